@@ -1,0 +1,48 @@
+"""The one place that opens audio."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+
+
+class AudioError(ValueError):
+    """Audio that cannot be used; the message is the reason, as the quarantine table shows it."""
+
+
+@dataclass(frozen=True)
+class Audio:
+    """One utterance."""
+
+    waveform: np.ndarray
+    """(samples,) float32, one channel."""
+    notes: tuple[str, ...]
+    """What was done to it: mixed down, resampled."""
+
+
+def read(path: Path, sample_rate: int) -> Audio:
+    """Read an audio file as one channel at ``sample_rate`` Hz.
+
+    Channels are averaged; another rate is converted by soxr (high quality). Raises AudioError where the file can't be
+    read to its end, has no sample, or a sample that is not finite.
+    """
+    try:
+        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except (soundfile.LibsndfileError, OSError) as error:
+        reason = getattr(error, "error_string", None) or str(error)
+        raise AudioError(f"not readable as audio: {reason}") from error
+    if not len(samples):
+        raise AudioError("no sample in the file")
+    if not np.isfinite(samples).all():
+        raise AudioError("samples that are not finite")
+    notes = []
+    if samples.shape[1] > 1:
+        notes.append(f"mixed down from {samples.shape[1]} channels")
+    if rate != sample_rate:
+        notes.append(f"resampled from {rate} to {sample_rate} Hz")
+    waveform = samples.mean(axis=1, dtype=np.float32)
+    return Audio(
+        soxr.resample(waveform, rate, sample_rate, quality="HQ") if rate != sample_rate else waveform, tuple(notes)
+    )

@@ -1,0 +1,58 @@
+"""The classical reference: k-means residual vector quantisation of log-mel frames. It needs no weights."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torchaudio
+
+from rvqprobe import rvq, store
+from rvqprobe.codecs import Source
+from rvqprobe.progress import track
+
+SAMPLE_RATE = 16_000
+HOP = 320
+WINDOW = 640
+FFT = 1024
+FLOOR = 1e-5
+"""Mel energies below it count as it: the noise of 16-bit audio."""
+
+
+@dataclass(frozen=True)
+class LogMelRVQ:
+    """Log-mel frames of 40 ms, 50 a second, centred on their token, in nearest-neighbour codes."""
+
+    codebooks: np.ndarray
+    device: str
+    sample_rate: int = SAMPLE_RATE
+    frame_rate: float = SAMPLE_RATE / HOP
+
+    def encode(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Return the codes (T, L) uint16 of each waveform (samples,) float32; T is samples / 320, rounded up."""
+        books = torch.from_numpy(self.codebooks).to(self.device)
+        mels = self.codebooks.shape[2]
+        return [rvq.encode(logmel(w, mels, self.device), books).cpu().numpy().astype(np.uint16) for w in waveforms]
+
+
+def logmel(waveform: np.ndarray, mels: int, device: str) -> torch.Tensor:
+    """Return the log mel energies (T, mels) of ``waveform`` (samples,); frame t is centred on sample (t + ½)·320."""
+    frames = -(-len(waveform) // HOP)
+    before = (FFT - HOP) // 2
+    padded = np.pad(waveform, (before, (frames - 1) * HOP + FFT - before - len(waveform)))
+    spectrogram = torchaudio.transforms.MelSpectrogram(SAMPLE_RATE, FFT, WINDOW, HOP, n_mels=mels, center=False)
+    return spectrogram.to(device)(torch.from_numpy(padded).to(device)).clamp_min(FLOOR).log().T
+
+
+def build(source: Source, layers: int, codebook_size: int, mels: int) -> LogMelRVQ:
+    """Return the codec, its codebooks fitted to training speech unless a fitting ``source.cache`` is there."""
+
+    def fit() -> dict[str, np.ndarray]:
+        speech = source.training_speech(SAMPLE_RATE)
+        latents = torch.cat([logmel(waveform, mels, "cpu") for waveform in speech]).numpy()[: rvq.MOST_LATENTS]
+        books = rvq.fit(latents, layers, codebook_size, source.seed)
+        return {"codebooks": np.stack(list(track(books, layers, "k-means", "codebook")))}
+
+    made_from = [layers, codebook_size, mels, store.file_digest(Path(__file__)), store.file_digest(Path(rvq.__file__))]
+    return LogMelRVQ(source.fitted(made_from, fit)["codebooks"], source.device)

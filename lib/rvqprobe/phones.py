@@ -1,0 +1,93 @@
+"""Phones: their names, their intervals in TextGrids, and the one that a token falls into."""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import textgrid
+
+from rvqprobe.corpus import NO_PHONES, QUARANTINE
+from rvqprobe.progress import track
+from rvqprobe.workers import each
+
+BROAD_CLASSES = {
+    "vowel": "AA AE AH AO AW AY EH ER EY IH IY OW OY UH UW",
+    "stop": "P B T D K G",
+    "affricate": "CH JH",
+    "fricative": "F V TH DH S Z SH ZH HH",
+    "nasal": "M N NG",
+    "approximant": "L R W Y",
+    "silence": "sil",
+}
+"""The 39 ARPAbet phones and silence, by broad class; the order of phoneme classes everywhere."""
+PHONEMES = tuple(phone for members in BROAD_CLASSES.values() for phone in members.split())
+SILENCE_LABELS = ("sil", "sp", "")
+INTERVALS = {"utterance": pl.String, "phone": pl.String, "start": pl.Float64, "end": pl.Float64}
+
+
+def phoneme_class(label: str, silence: str = "class", stress: str = "strip") -> str | None:
+    """Return the phoneme class of a TextGrid's label, or None where it has none (``spn``, an unknown phone).
+
+    ``silence`` "drop" leaves silence without a class; ``stress`` "keep" leaves AH0 and AH1 apart.
+    """
+    if label in SILENCE_LABELS:
+        return "sil" if silence == "class" else None
+    bare = label.rstrip("012")
+    if bare not in PHONEMES or bare == "sil":
+        return None
+    return label if stress == "keep" else bare
+
+
+def class_order(label: str) -> tuple[int, str]:
+    """Sort key that puts phoneme classes in the order of ``PHONEMES``."""
+    return PHONEMES.index(label.rstrip("012")), label
+
+
+def read_textgrid(path: Path) -> list[tuple[str, float, float]]:
+    """Return the (label, start, end) of a TextGrid's tier ``phones``, seconds.
+
+    Raises ValueError, saying why, where the file is no TextGrid or has no such tier.
+    """
+    try:
+        grid = textgrid.TextGrid.fromFile(str(path))
+        tier = grid.getFirst("phones")
+    except Exception as error:  # the package lets whatever its parser meets escape
+        raise ValueError(f"not readable as a TextGrid: {type(error).__name__} {error}") from error
+    if tier is None or not len(tier):
+        raise ValueError("no tier 'phones' in the TextGrid, or an empty one")
+    return [(interval.mark.strip(), interval.minTime, interval.maxTime) for interval in tier]
+
+
+def _read_or_reason(path: Path) -> list[tuple[str, float, float]] | str:
+    try:
+        return read_textgrid(path)
+    except ValueError as error:
+        return str(error)
+
+
+def read(utterances: pl.DataFrame, alignments_dir: Path, workers: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return the phone intervals of all ``utterances`` (seconds, in order) and a quarantine table.
+
+    The TextGrids are read by ``workers`` processes.
+    """
+    aligned = utterances.filter(pl.col("textgrid").is_not_null())
+    names, grids = aligned["utterance"].to_list(), aligned["textgrid"].to_list()
+    parsed = each(_read_or_reason, ((alignments_dir / grid,) for grid in grids), workers)
+    rows, quarantine = [], []
+    for name, grid, found in zip(names, grids, track(parsed, len(grids), "TextGrids", "file"), strict=True):
+        if isinstance(found, str):
+            quarantine.append((name, grid, found, NO_PHONES))
+        else:
+            rows += [(name, *interval) for interval in found]
+    return pl.DataFrame(rows, INTERVALS, orient="row"), pl.DataFrame(quarantine, QUARANTINE, orient="row")
+
+
+def at(seconds: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """Return for each time the number of the interval with start ≤ time < end, −1 where there is none.
+
+    ``seconds`` (T,) are the times, ``start`` and ``end`` (I,) the intervals in order, all in seconds; int64 (T,).
+    """
+    if not len(start):
+        return np.full(len(seconds), -1)
+    index = np.searchsorted(start, seconds, side="right") - 1
+    return np.where((index >= 0) & (seconds < end[index]), index, -1)

@@ -1,0 +1,23 @@
+"""Progress bars with rate and time left, in a terminal, in JupyterLab and, through ``study``, as lines of a log."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from tqdm import tqdm
+
+T = TypeVar("T")
+FORMAT = "{desc}: {percentage:3.0f}%|{bar:30}| {n:.0f} of {total:.0f}{unit} [{elapsed}<{remaining}, {rate_fmt}]"
+
+
+def bar(total: float, label: str, unit: str) -> "tqdm[None]":
+    """Return a bar to be advanced by hand; ``unit`` is what ``total`` counts, such as "utterance"."""
+    return tqdm(total=total, desc=label, unit=f" {unit}", bar_format=FORMAT, file=sys.stdout, mininterval=0.5)
+
+
+def track(items: Iterable[T], total: int, label: str, unit: str) -> Iterator[T]:
+    """Yield ``items`` under a bar."""
+    with bar(total, label, unit) as progress:
+        for item in items:
+            yield item
+            progress.update()

@@ -1,0 +1,54 @@
+"""Residual vector quantisation: fitting codebooks by k-means, latents to codes, codes to latents."""
+
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from sklearn.cluster import MiniBatchKMeans
+from sklearn.exceptions import ConvergenceWarning
+
+FEWEST_LATENTS = 30
+"""Training latents that each code needs; with less speech there are fewer codes, not emptier ones."""
+MOST_LATENTS = 200_000
+"""Training latents beyond which more do not help."""
+
+
+def fit(latents: np.ndarray, layers: int, codebook_size: int, seed: int) -> Iterator[np.ndarray]:
+    """Yield one codebook after another, (K, D) float32, each fitted by k-means to what the ones before leave over.
+
+    ``latents`` is (N, D). K is ``codebook_size``, or less where N would give a code fewer than ``FEWEST_LATENTS``. The
+    result depends on the seed and the latents, not on the number of threads.
+    """
+    size = min(codebook_size, max(1, len(latents) // FEWEST_LATENTS))
+    residual = latents.astype(np.float32)
+    for layer in range(layers):
+        kmeans = MiniBatchKMeans(
+            size,
+            init="random",
+            n_init=1,
+            max_iter=10,
+            batch_size=16384,
+            max_no_improvement=None,
+            random_state=seed + layer,
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", ConvergenceWarning
+            )  # fewer distinct residuals than codes: spare codes repeat
+            codebook = kmeans.fit(residual).cluster_centers_.astype(np.float32)
+        yield codebook
+        residual = residual - codebook[kmeans.predict(residual)]
+
+
+def encode(latents: torch.Tensor, codebooks: torch.Tensor) -> torch.Tensor:
+    """Return the codes (T, L) int64 of ``latents`` (T, D): per layer the row nearest to what is left over.
+
+    ``codebooks`` is (L, K, D); of equally near rows the first is taken.
+    """
+    residual, codes = latents, []
+    for codebook in codebooks:
+        distance = codebook.square().sum(1) - 2 * residual @ codebook.T
+        codes.append(distance.argmin(dim=1))
+        residual = residual - codebook[codes[-1]]
+    return torch.stack(codes, dim=1)

@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# ./run_all.sh [STUDY] [-p NAME VALUE]...   set up, then run params/STUDY.yaml (default: librispeech-mini) to its report
+# ./run_all.sh test [PYTEST ARGUMENTS]      set up, then run the tests
+# ./run_all.sh --help                       this text
+#
+#   -p NAME VALUE     set a parameter (README, "Parameters"); may be repeated
+#   --reports FOLDER  put the report elsewhere than reports/
+#
+# Needs Python 3.11 to 3.13. Packages go to .venv here, or to the active conda environment (made from environment.yml).
+#   PYTHON                 the Python that makes .venv
+#   RVQPROBE_TORCH_INDEX   address of a package index with another torch build (CUDA 12, CPU only), used beside the usual one
+#   RVQPROBE_DATA          folder of librispeech-mini (default: ../shared/data)
+set -euo pipefail
+cd "$(dirname "$0")"
+
+case "${1:-}" in -h | --help) sed -n '2,/^set /{s/^# \{0,1\}//;/^set /d;p}' "$0"; exit ;; esac
+
+python_of_right_version() {
+  for python in ${PYTHON:-python3 python3.13 python3.12 python3.11}; do
+    if "$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; then echo "$python"; return; fi
+  done
+  echo "No Python 3.11 to 3.13 found; install one, or name it: PYTHON=/path/to/python3 ./run_all.sh" >&2
+  return 1
+}
+
+if [ -n "${CONDA_PREFIX:-}" ] && [ "${CONDA_DEFAULT_ENV:-}" != base ]; then environment=$CONDA_PREFIX; else environment=.venv; fi
+made_from=$(cat envs/requirements.txt pyproject.toml <(echo "${RVQPROBE_TORCH_INDEX:-}" "$PWD"))
+if [ "$(cat "$environment/rvqprobe-made-from" 2>/dev/null)" != "$made_from" ]; then
+  echo "Setting up $environment: about 6 GB, a few minutes, once." >&2
+  if [ "$environment" = .venv ]; then python=$(python_of_right_version); "$python" -m venv .venv; fi
+  "$environment/bin/python" -m pip install ${RVQPROBE_TORCH_INDEX:+--extra-index-url "$RVQPROBE_TORCH_INDEX"} -r envs/requirements.txt
+  "$environment/bin/python" -m pip install --no-deps --editable .
+  "$environment/bin/python" -m ipykernel install --sys-prefix --name rvqprobe --display-name "rvqprobe"
+  echo "$made_from" > "$environment/rvqprobe-made-from"
+fi
+exec "$environment/bin/python" -m rvqprobe "$@"

@@ -1,0 +1,77 @@
+"""What tests share: real speech where it is, small made-up corpora, and skips that CI does not take for passes."""
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+ROOT = Path(__file__).parents[1]
+MINI = Path(os.environ.get("RVQPROBE_DATA") or ROOT / "../shared/data").resolve() / "librispeech-mini"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+MISSING = {
+    "data": None if MINI.is_dir() else f"{MINI} is missing (set RVQPROBE_DATA)",
+    "chromium": None if CHROMIUM else "no Chromium on this machine",
+}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "needs(*what): skipped where what is missing, unless RVQPROBE_REQUIRE names it")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    required = os.environ.get("RVQPROBE_REQUIRE", "").split()
+    for what in (what for mark in item.iter_markers("needs") for what in mark.args):
+        if MISSING[what] and what in required:
+            pytest.fail(f"RVQPROBE_REQUIRE names {what}, but {MISSING[what]}")
+        if MISSING[what]:
+            pytest.skip(MISSING[what])
+
+
+TEXTGRID = """File type = "ooTextFile"
+Object class = "TextGrid"
+
+xmin = 0
+xmax = {end}
+tiers? <exists>
+size = 1
+item []:
+    item [1]:
+        class = "IntervalTier"
+        name = "{tier}"
+        xmin = 0
+        xmax = {end}
+        intervals: size = {size}
+{intervals}
+"""
+
+
+def write_textgrid(path: Path, intervals: list[tuple[str, float, float]], tier: str = "phones") -> None:
+    """Write (label, start, end) as a long-format TextGrid."""
+    text = "\n".join(
+        f'        intervals [{i}]:\n            xmin = {a}\n            xmax = {b}\n            text = "{label}"'
+        for i, (label, a, b) in enumerate(intervals, 1)
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(TEXTGRID.format(end=intervals[-1][2], tier=tier, size=len(intervals), intervals=text))
+
+
+@pytest.fixture
+def corpus_dir(tmp_path: Path) -> Path:
+    """A corpus of tones: 3 speakers, 12 utterances each of 1 s, phones AA1, S and silence; alignments beside it."""
+    rng = np.random.default_rng(0)
+    for s, speaker in enumerate(("10", "20", "30")):
+        for number in range(12):
+            name = f"{speaker}-{speaker}5-{number:04d}"
+            place = Path("tiny") / speaker / f"{speaker}5"
+            time = np.arange(16000) / 16000
+            tone = np.where(time < 0.5, 0.3 * np.sign(np.sin(2 * np.pi * (100 + 60 * s) * time)), 0)
+            sound = tone + rng.normal(size=16000) * np.where((time > 0.5) & (time < 0.75), 0.1, 0.001)
+            (tmp_path / "audio" / place).mkdir(parents=True, exist_ok=True)
+            soundfile.write(tmp_path / "audio" / place / f"{name}.flac", sound, 16000)
+            write_textgrid(
+                tmp_path / "grids" / place / f"{name}.TextGrid", [("AA1", 0, 0.5), ("S", 0.5, 0.75), ("", 0.75, 1.0)]
+            )
+    return tmp_path
