@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from conftest import ROOT
 
 REQUIREMENTS = (ROOT / "envs" / "requirements.txt").read_text()

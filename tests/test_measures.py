@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
-from test_probes import rows
 
 from rvqprobe import counts, findings, measures, probes
 from rvqprobe.counts import Counts, LabelCounts, PitchCounts
+from test_probes import rows
 
 
 @given(st.integers(0, 10**6))

@@ -7,8 +7,8 @@ from pathlib import Path
 import nbformat
 import polars as pl
 import pytest
-from conftest import CHROMIUM, MINI, ROOT
 
+from conftest import CHROMIUM, MINI, ROOT
 from rvqprobe import __main__ as command
 from rvqprobe import figures, params, report, study
 from rvqprobe.measures import TASK_METRICS
@@ -225,5 +225,5 @@ def test_notebooks_are_thin() -> None:
     for notebook in params.NOTEBOOKS:
         cells = nbformat.read(ROOT / "notebooks" / f"{notebook}.ipynb", 4).cells
         code = [cell.source for cell in cells if cell.cell_type == "code"]
-        assert 6 <= len(code) <= 15 and max(map(len, "\n".join(code[1:]).splitlines())) <= 100
+        assert 6 <= len(code) <= 15 and max(map(len, "\n".join(code[1:]).splitlines())) <= 105
         assert not any(re.search(r"^(def|class) ", source, re.M) for source in code)

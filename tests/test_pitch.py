@@ -3,10 +3,10 @@ import numpy as np
 import parselmouth
 import pytest
 import soundfile
-from conftest import MINI
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conftest import MINI
 from rvqprobe import pitch
 
 

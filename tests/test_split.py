@@ -3,10 +3,10 @@ import shutil
 
 import polars as pl
 import pytest
-from conftest import write_textgrid
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conftest import write_textgrid
 from rvqprobe import corpus, phones, split
 from rvqprobe.params import ParameterError
 from rvqprobe.store import Layout, MissingInput

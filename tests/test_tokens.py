@@ -6,13 +6,13 @@ import polars as pl
 import pytest
 import soundfile
 import torch
-from conftest import MINI
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_split import make
 
+from conftest import MINI
 from rvqprobe import audio, codecs, phones, rvq, store, tokens
 from rvqprobe.store import MissingInput
+from test_split import make
 
 
 class Toy:
@@ -140,7 +140,8 @@ def test_the_phone_of_an_instant_is_found_as_by_hand(steps: list[tuple[float, fl
         now = start[-1] + length
         end.append(now)
     times = np.array([*seconds, *start, *end])
-    naive = [next((i for i, (a, b) in enumerate(zip(start, end, strict=True)) if a <= t < b), -1) for t in times]
+    ticks = [(round(1e6 * a), round(1e6 * b)) for a, b in zip(start, end, strict=True)]
+    naive = [next((i for i, (a, b) in enumerate(ticks) if a <= round(1e6 * t) < b), -1) for t in times]
     assert phones.at(times, np.array(start), np.array(end)).tolist() == naive
 
 
@@ -204,4 +205,7 @@ def test_labels_of_real_speech_are_those_of_the_textgrids(tmp_path) -> None:
     times = np.arange(700) / 50 + 0.01
     index = phones.at(times, *(np.array([i[k] for i in intervals]) for k in (1, 2)))
     for time, found in zip(times, index, strict=True):
-        assert [by_hand[found][0]] == [label for label, a, b in by_hand if a <= time < b]
+        ticks = round(100_000 * time)
+        assert ([] if found < 0 else [by_hand[found][0]]) == [
+            x for x, a, b in by_hand if round(100_000 * a) <= ticks < round(100_000 * b)
+        ]

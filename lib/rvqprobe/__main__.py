@@ -6,7 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from rvqprobe import params, study as studies
+from rvqprobe import params
+from rvqprobe import study as studies
 from rvqprobe.params import ROOT, ParameterError
 from rvqprobe.store import MissingInput
 

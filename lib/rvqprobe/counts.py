@@ -105,7 +105,7 @@ def code_use(tokens: Tokens) -> np.ndarray:
 
 def summary(counts: Counts) -> pl.DataFrame:
     """Return tokens and classes by task and part."""
-    rows = [
+    rows: list[tuple[str, int | None, int, int]] = [
         (task, len(labels.classes), int(labels.train[0].sum()), int(labels.eval[0].sum()))
         for task, labels in (("phoneme", counts.phoneme), ("speaker", counts.speaker))
     ]

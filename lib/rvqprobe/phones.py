@@ -86,8 +86,10 @@ def at(seconds: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
     """Return for each time the number of the interval with start ≤ time < end, −1 where there is none.
 
     ``seconds`` (T,) are the times, ``start`` and ``end`` (I,) the intervals in order, all in seconds; int64 (T,).
+    They are compared in whole microseconds: boundaries, given in steps of 10 ms, often fall on a token's centre.
     """
     if not len(start):
         return np.full(len(seconds), -1)
-    index = np.searchsorted(start, seconds, side="right") - 1
-    return np.where((index >= 0) & (seconds < end[index]), index, -1)
+    time, begin, stop = (np.rint(1e6 * np.asarray(x)).astype(np.int64) for x in (seconds, start, end))
+    index = np.searchsorted(begin, time, side="right") - 1
+    return np.where((index >= 0) & (time < stop[index]), index, -1)

@@ -206,11 +206,11 @@ def fit(
     """Fit the linear and the lookup probe of one ``task`` and ``layer`` with ``threads`` BLAS threads."""
     with threadpoolctl.threadpool_limits(threads):
         if task == "pitch":
-            linear: Logistic | Linear = fit_linear(*counts, codebook)
-            lookup = fit_mean(*counts)
+            linear: Logistic | Linear = fit_linear(counts[0], counts[1], codebook)
+            lookup = fit_mean(counts[0], counts[1])
         else:
-            linear = fit_logistic(*counts, codebook, C, max_iter)
-            lookup = fit_lookup(*counts)
+            linear = fit_logistic(counts[0], codebook, C, max_iter)
+            lookup = fit_lookup(counts[0])
         return Probe(task, layer, linear, lookup, linear.predict(codebook))
 
 

@@ -47,7 +47,8 @@ def choose(utterances: pl.DataFrame, max_utterances: int, seed: int) -> pl.DataF
     """
     if not max_utterances:
         return utterances
-    quota, chosen = max(FEWEST, max_utterances // 5), []
+    quota = max(FEWEST, max_utterances // 5)
+    chosen: list[str] = []
     by_speaker = utterances.group_by("speaker").agg("utterance")
     names = dict(by_speaker.iter_rows())
     for speaker in seeded_order(names, seed):
@@ -82,9 +83,9 @@ def label_classes(
     training = utterances.filter(part=TRAIN)
     in_training = pl.col("utterance").is_in(training["utterance"].to_list())
     found = {label: phones.phoneme_class(label, silence, stress) for label in sorted(intervals["phone"].unique())}
-    present = {found[label] for label in intervals.filter(in_training)["phone"].unique()} - {None}
-    phonemes = sorted(present, key=phones.class_order)
-    phone_classes = {label: name for label, name in found.items() if name in present}
+    present = {found[label] for label in intervals.filter(in_training)["phone"].unique()}
+    phone_classes = {label: name for label, name in found.items() if name is not None and name in present}
+    phonemes = sorted(set(phone_classes.values()), key=phones.class_order)
     speakers = sorted(set(training["speaker"]), key=lambda s: (len(s), s))
     return {"phoneme": phonemes, "speaker": speakers}, phone_classes
 
