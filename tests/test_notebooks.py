@@ -51,22 +51,26 @@ def printed(page: Path) -> str:
 
 @pytest.fixture(scope="module")
 def split_page(workspace: Path, values: dict) -> Path:
-    return study.execute("01_split", None, values, workspace / "reports", "again")
+    return report.to_html(study.execute("01_split", None, values, workspace / "reports", "again"), "test")
 
 
 @pytest.fixture(scope="module")
 def encode_page(workspace: Path, values: dict, split_page: Path) -> Path:
-    return study.execute("02_encode", values["codecs"][0], values, workspace / "reports", "again")
+    return report.to_html(
+        study.execute("02_encode", values["codecs"][0], values, workspace / "reports", "again"), "test"
+    )
 
 
 @pytest.fixture(scope="module")
 def probe_page(workspace: Path, values: dict, encode_page: Path) -> Path:
-    return study.execute("03_probe", values["codecs"][0], values, workspace / "reports", "again")
+    return report.to_html(
+        study.execute("03_probe", values["codecs"][0], values, workspace / "reports", "again"), "test"
+    )
 
 
 @pytest.fixture(scope="module")
 def report_page(workspace: Path, values: dict, probe_page: Path) -> Path:
-    return study.execute("04_report", None, values, workspace / "reports", "again")
+    return report.to_html(study.execute("04_report", None, values, workspace / "reports", "again"), "test")
 
 
 def test_01_split(split_page: Path, layout: Layout) -> None:

@@ -11,7 +11,7 @@ from rvqprobe import study as studies
 from rvqprobe.params import ROOT, ParameterError
 from rvqprobe.store import MissingInput
 
-DEFAULT_STUDY = "librispeech-mini"
+DEFAULT_STUDY = "demo"
 
 
 def main(arguments: list[str]) -> int:

@@ -1,19 +1,30 @@
 """Figures and tables: one palette, one look."""
 
 import html
+import json
 from collections.abc import Sequence
 
 import numpy as np
 import plotly.graph_objects as go
-import plotly.io
 import polars as pl
-from IPython.display import HTML
+from IPython import get_ipython
+from IPython.display import HTML, display
 from plotly.subplots import make_subplots
 
-plotly.io.renderers.default = "plotly_mimetype"
+MIME = "application/vnd.plotly.v1+json"
+
+
+def _show(figure: go.Figure) -> None:
+    display({MIME: json.loads(figure.to_json())}, raw=True)
+
+
+if shell := get_ipython():  # plotly's own renderers do the same, but cost each notebook 1.5 s of imports
+    shell.display_formatter.ipython_display_formatter.for_type(go.Figure, _show)
 
 PALETTE = {"encodec": "#0072B2", "speechtokenizer": "#D55E00", "logmel_rvq": "#4D4D4D"}
 """Colours of known codecs; others draw from ``SPARE``. All of Okabe and Ito's set, told apart by the colour-blind."""
+UNTRAINED = "-untrained"
+"""Ending of an untrained codec's name."""
 SPARE = ("#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "x", "triangle-down")
 METRIC_NAMES = {"macro_f1": "macro-F1", "accuracy": "accuracy", "r2": "R²", "mae_hz": "mean absolute error (Hz)"}
@@ -21,9 +32,20 @@ LOOKS = {"linear": "solid", "lookup": "dash", "chance": "dot"}
 
 
 def style(codecs: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Return the colour and the marker of each codec."""
-    spare = (colour for colour in SPARE * len(codecs))
-    return {c: (PALETTE.get(c) or next(spare), SYMBOLS[i % len(SYMBOLS)]) for i, c in enumerate(codecs)}
+    """Return the colour and the marker of each codec; an untrained one has its codec's colour, half as strong."""
+    spare = iter(SPARE * len(codecs))
+    families = dict.fromkeys(codec.removesuffix(UNTRAINED) for codec in codecs)
+    colours = {family: PALETTE.get(family) or next(spare) for family in families}
+    looks = {}
+    for number, codec in enumerate(codecs):
+        colour = colours[codec.removesuffix(UNTRAINED)]
+        looks[codec] = (_pale(colour) if codec.endswith(UNTRAINED) else colour, SYMBOLS[number % len(SYMBOLS)])
+    return looks
+
+
+def _pale(colour: str) -> str:
+    parts = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return "#" + "".join(f"{(part + 255) // 2:02X}" for part in parts)
 
 
 def finish(figure: go.Figure, title: str, height: int = 420) -> go.Figure:
@@ -78,13 +100,66 @@ def bars(table: pl.DataFrame, x: str, y: str, colour: str, title: str) -> go.Fig
     return finish(figure, title, 360)
 
 
-def f0_histogram(f0: pl.Series, title: str) -> go.Figure:
-    """Draw how often which F0 (Hz) occurs."""
-    count, edges = np.histogram(f0.drop_nulls().to_numpy(), bins=np.arange(50, 425, 5))
-    figure = go.Figure(go.Bar(x=((edges[1:] + edges[:-1]) / 2).tolist(), y=count.tolist(), marker_color="#4D4D4D"))
+def f0_histograms(f0: pl.DataFrame, title: str) -> go.Figure:
+    """Draw each speaker's distribution of F0 as one row, lowest voice first; columns ``speaker``, ``f0_hz`` (null: unvoiced)."""
+    voiced = f0.drop_nulls()
+    order = voiced.group_by("speaker").agg(pl.col("f0_hz").median()).sort("f0_hz")["speaker"].to_list()
+    edges = np.arange(50, 425, 5)
+    shares = [np.histogram(voiced.filter(speaker=speaker)["f0_hz"], edges, density=True)[0] * 5 for speaker in order]
+    figure = go.Figure(
+        go.Heatmap(
+            x=((edges[1:] + edges[:-1]) / 2).tolist(), y=order, z=np.round(shares, 4).tolist(), colorscale="Greys",
+            colorbar={"title": "share of<br>voiced tokens"}, hovertemplate="speaker %{y}, %{x} Hz: %{z:.3f}<extra></extra>",
+        )
+    )  # fmt: skip
     figure.update_xaxes(title_text="F0 (Hz), in bins of 5 Hz")
-    figure.update_yaxes(title_text="voiced tokens")
-    return finish(figure, title, 320).update_layout(bargap=0, showlegend=False)
+    figure.update_yaxes(title_text="speaker, by median F0", type="category")
+    return finish(figure, title, max(320, min(900, 140 + 22 * len(order))))
+
+
+def utterance(
+    waveform: np.ndarray, sample_rate: int, tokens: pl.DataFrame, frame_rate: float, layers: int, title: str
+) -> go.Figure:
+    """Draw one utterance over time: waveform (samples,), F0, phones, and the codes of its first ``layers``.
+
+    ``tokens`` are the utterance's rows of the token table. A code's shade is its number: equal shades, equal codes.
+    """
+    step = max(1, len(waveform) // 4000)
+    times = ((tokens["frame"].to_numpy() + 0.5) / frame_rate).round(4).tolist()
+    figure = make_subplots(rows=3, cols=1, shared_xaxes=True, row_heights=[0.3, 0.35, 0.35], vertical_spacing=0.04)
+    figure.add_scatter(
+        x=(np.arange(0, len(waveform), step) / sample_rate).round(4).tolist(), y=waveform[::step].round(4).tolist(),
+        mode="lines", line={"color": "#4D4D4D", "width": 1}, row=1, col=1,
+    )  # fmt: skip
+    figure.add_scatter(
+        x=times, y=tokens["f0_hz"].to_list(), mode="markers", marker={"color": "#0072B2", "size": 5}, row=2, col=1
+    )
+    runs = tokens.with_columns(run=pl.col("phone").rle_id()).group_by("run", maintain_order=True)
+    spans = runs.agg(pl.first("phone"), pl.min("frame").alias("first"), pl.max("frame").alias("last"))
+    edges = [(phone or "–", first / frame_rate, (last + 1) / frame_rate) for _, phone, first, last in spans.iter_rows()]
+    line = {
+        "type": "line",
+        "yref": "paper",
+        "y0": 0,
+        "y1": 1,
+        "line": {"color": "#CCCCCC", "width": 1},
+        "layer": "below",
+    }
+    name = {"yref": "y2 domain", "y": 0.98, "showarrow": False, "font": {"size": 10}}
+    figure.update_layout(
+        shapes=[{**line, "x0": begin, "x1": begin} for _, begin, _ in edges],
+        annotations=[{**name, "x": (begin + end) / 2, "text": phone} for phone, begin, end in edges],
+    )
+    codes = tokens.select(f"q{layer}" for layer in range(1, layers + 1)).to_numpy().T
+    figure.add_heatmap(
+        x=times, y=[f"layer {layer}" for layer in range(1, layers + 1)], z=codes.tolist(), colorscale="Phase", showscale=False,
+        hovertemplate="%{y}, %{x} s: code %{z}<extra></extra>", row=3, col=1,
+    )  # fmt: skip
+    figure.update_yaxes(title_text="amplitude", row=1, col=1)
+    figure.update_yaxes(title_text="F0 (Hz)", rangemode="tozero", row=2, col=1)
+    figure.update_yaxes(title_text="code", autorange="reversed", row=3, col=1)
+    figure.update_xaxes(title_text="time (s)", row=3, col=1)
+    return finish(figure, title, 560).update_layout(showlegend=False)
 
 
 def code_use(use: np.ndarray, title: str) -> go.Figure:

@@ -3,9 +3,11 @@
 Every threshold that turns a number into a word stands here by name, and in the sentence that uses it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import polars as pl
+
+from rvqprobe.params import codec_name, is_trained
 
 SHARP = 1.5
 """Layer 1 is "sharply" the best where its score is at least so many times that of layer 2."""
@@ -30,6 +32,18 @@ def chance(metrics: pl.DataFrame, codec: str, task: str) -> float:
 def best(scores: list[float]) -> int:
     """Return the layer, from 1, of the highest score."""
     return 1 + max(range(len(scores)), key=scores.__getitem__)
+
+
+def caution(codecs: Sequence[str]) -> str:
+    """Return the first lines of a report on ``codecs`` (as in the parameter): controls only, or nothing to say."""
+    if any(map(is_trained, codecs)):
+        return ""
+    names = ", ".join(map(codec_name, codecs))
+    return (
+        f"**These are controls.** None of the codecs of this report ({names}) has trained weights, so no conclusion about "
+        "the trained EnCodec or SpeechTokenizer follows from it. The real study is `./run_all.sh train-clean-100`; it needs "
+        "LibriSpeech, its alignments and the codecs' weights, and says what is missing."
+    )
 
 
 def summary(metrics: pl.DataFrame) -> Iterator[str]:

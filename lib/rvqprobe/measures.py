@@ -5,8 +5,8 @@ from collections.abc import Iterable
 import numpy as np
 import polars as pl
 
-from rvqprobe.codecs import name
 from rvqprobe.counts import Counts, PitchCounts
+from rvqprobe.params import codec_name
 from rvqprobe.probes import Probe
 from rvqprobe.split import Split
 from rvqprobe.store import Layout, MissingInput, write_table
@@ -112,7 +112,7 @@ def join(codecs: Iterable[str], split: Split, layout: Layout) -> pl.DataFrame:
     Raises MissingInput where a codec has no metrics, or has them from another split than the others.
     """
     tables = []
-    for codec in map(name, codecs):
+    for codec in map(codec_name, codecs):
         path = layout.require(layout.codec_metrics(codec), f"03_probe (codec {codec}, evaluate true)")
         if pl.read_parquet_metadata(path).get("split") != split.made_from:
             raise MissingInput(

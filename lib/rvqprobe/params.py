@@ -9,12 +9,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import joblib
 import yaml
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = ("01_split", "02_encode", "03_probe", "04_report")
-_MINI = "${RVQPROBE_DATA:-../shared/data}/librispeech-mini"
 
 
 class ParameterError(ValueError):
@@ -53,15 +51,20 @@ class Parameter:
 
 
 PARAMETERS = (
-    Parameter("study", "librispeech-mini", "name of the study: its folder in results_dir and in reports/", "1234"),
-    Parameter("title", "RVQ layers of LibriSpeech-mini", "title of the report", "4"),
-    Parameter("corpus_dir", f"{_MINI}/LibriSpeech", "the corpus: <subset>/<speaker>/<chapter>/<utterance>.flac", "12"),
-    Parameter("alignments_dir", f"{_MINI}/alignments", "TextGrids, in the same folders as the audio", "1"),
+    Parameter("study", "demo", "name of the study: its folder in results_dir and in reports/", "1234"),
+    Parameter("title", "Demo: RVQ layers of untrained codecs on synthetic speech", "title of the report", "4"),
+    Parameter("corpus_dir", "lib/demo/LibriSpeech", "the corpus: <subset>/<speaker>/<chapter>/<utterance>.flac", "12"),
+    Parameter("alignments_dir", "lib/demo/alignments", "TextGrids, in the same folders as the audio", "1"),
     Parameter("checkpoints_dir", "data/checkpoints", "weights of the neural codecs", "2"),
     Parameter("results_dir", "results", "where tables and probes are kept, any disk", "1234"),
-    Parameter("subset", "train-clean-100", "part of the corpus that is studied", "1"),
+    Parameter("subset", "demo", "part of the corpus that is studied", "1"),
     Parameter("codec", "logmel_rvq", "the codec of this notebook: a file in params/codecs/, or a path to one", "23"),
-    Parameter("codecs", ["logmel_rvq"], "the codecs that the report compares", "4"),
+    Parameter(
+        "codecs",
+        ["encodec-untrained", "speechtokenizer-untrained", "logmel_rvq"],
+        "the codecs that the report compares",
+        "4",
+    ),
     Parameter("eval_fraction", 0.1, "share of each speaker's utterances that is held out", "1", minimum=0.001),
     Parameter("seed", 42, "seeds the choice of speakers, the split and everything random", "12", minimum=0),
     Parameter(
@@ -81,7 +84,13 @@ PARAMETERS = (
     Parameter("f0_max", 400.0, "highest F0 looked for, Hz", "2", minimum=21),
     Parameter("C", 1.0, "inverse strength of the L2 penalty, as in scikit-learn", "3", minimum=1e-12),
     Parameter("max_iter", 1000, "most iterations of a phoneme or speaker probe", "3", minimum=1),
-    Parameter("workers", 0, "processes that work side by side, 0 means one a core", "123", minimum=0),
+    Parameter(
+        "workers",
+        0,
+        "processes that work side by side, 0 means one a core where the work is worth it",
+        "123",
+        minimum=0,
+    ),
     Parameter("blas_threads", 0, "threads of the linear algebra in each worker, 0 means one", "3", minimum=0),
     Parameter("evaluate", True, "false: fit and save the probes, but do not score them on held-out speech", "3"),
 )
@@ -118,6 +127,25 @@ def check(values: Mapping[str, Any]) -> dict[str, Any]:
     return checked
 
 
+def codec_file(codec: str) -> Path:
+    """Return ``params/codecs/<codec>.yaml``, or the file ``codec``; ParameterError where it does not exist."""
+    file = Path(codec) if codec.endswith(".yaml") else ROOT / "params" / "codecs" / f"{codec}.yaml"
+    if not file.is_file():
+        known = sorted(f.stem for f in file.parent.glob("*.yaml"))
+        raise ParameterError(f"no codec {codec!r} ({file} does not exist): {nearest(codec, known)}")
+    return file
+
+
+def is_trained(codec: str) -> bool:
+    """Return whether a codec's file names trained weights; classical and untrained codecs are controls."""
+    return yaml.safe_load(codec_file(codec).read_text(encoding="utf-8")).get("weights", "untrained") != "untrained"
+
+
+def codec_name(codec: str) -> str:
+    """Return the name of a codec that is given by its name or by its params file."""
+    return Path(codec).stem if codec.endswith(".yaml") else codec
+
+
 def path(value: str) -> Path:
     """Return a path of the study: ``${NAME:-default}`` filled in, relative to the project's root."""
     filled = re.sub(r"\$\{(\w+):-([^}]*)\}", lambda m: os.environ.get(m[1]) or m[2], value)
@@ -125,13 +153,9 @@ def path(value: str) -> Path:
 
 
 def resolve(notebook: str, namespace: Mapping[str, Any]) -> SimpleNamespace:
-    """Return the parameters of ``notebook`` out of its ``globals()``, checked: folders are absolute, 0 workers or threads chosen."""
+    """Return the parameters of ``notebook`` out of its ``globals()``, checked, with folders as absolute paths."""
     values = check({p.name: namespace[p.name] for p in of(notebook)})
     resolved = {k: path(v) if k.endswith("_dir") else v for k, v in values.items()}
-    if resolved.get("workers") == 0:
-        resolved["workers"] = joblib.cpu_count()
-    if resolved.get("blas_threads") == 0:
-        resolved["blas_threads"] = 1
     return SimpleNamespace(**resolved)
 
 

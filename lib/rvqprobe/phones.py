@@ -8,7 +8,7 @@ import textgrid
 
 from rvqprobe.corpus import NO_PHONES, QUARANTINE
 from rvqprobe.progress import track
-from rvqprobe.workers import each
+from rvqprobe.workers import choose, each
 
 BROAD_CLASSES = {
     "vowel": "AA AE AH AO AW AY EH ER EY IH IY OW OY UH UW",
@@ -72,7 +72,7 @@ def read(utterances: pl.DataFrame, alignments_dir: Path, workers: int) -> tuple[
     """
     aligned = utterances.filter(pl.col("textgrid").is_not_null())
     names, grids = aligned["utterance"].to_list(), aligned["textgrid"].to_list()
-    parsed = each(_read_or_reason, ((alignments_dir / grid,) for grid in grids), workers)
+    parsed = each(_read_or_reason, ((alignments_dir / grid,) for grid in grids), choose(workers, len(grids), 500))
     rows, quarantine = [], []
     for name, grid, found in zip(names, grids, track(parsed, len(grids), "TextGrids", "file"), strict=True):
         if isinstance(found, str):

@@ -20,10 +20,10 @@ from rvqprobe import store
 from rvqprobe.counts import Counts
 from rvqprobe.progress import track
 from rvqprobe.store import Layout
-from rvqprobe.workers import each
+from rvqprobe.workers import choose, each
 
 TASKS = ("phoneme", "speaker", "pitch")
-TOLERANCE = 1e-7
+TOLERANCE = 1e-6
 """A probe has converged when no entry of the gradient of the mean loss, on whitened embeddings, exceeds this."""
 CUTOFF = float(np.finfo(np.float32).eps)
 """Singular values below this share of the largest one count as zero: codebooks are float32."""
@@ -126,12 +126,17 @@ def fit_logistic(
 
 
 def _whitening(embeddings: np.ndarray, of_code: np.ndarray, C: float, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return centre (D,) and basis (D, D) in which loss and penalty together curve alike in all directions."""
+    """Return centre (D,) and basis (D, R) in which loss and penalty together curve alike in all directions.
+
+    Directions in which the embeddings do not vary (there are some where codes are fewer than dimensions) are left out:
+    their coefficients are zero at the optimum.
+    """
     total = of_code.sum()
     centre = of_code @ embeddings / total
     centred = embeddings - centre
     variance, directions = np.linalg.eigh((centred * of_code[:, None]).T @ centred / total)
-    return centre, directions / np.sqrt(variance.clip(0) + classes / (C * total))
+    varies = variance > CUTOFF**2 * variance.max()
+    return centre, directions[:, varies] / np.sqrt(variance[varies] + classes / (C * total))
 
 
 @dataclass(frozen=True)
@@ -229,8 +234,9 @@ def fit_all(
             else:
                 mine = (getattr(counts, task).train[layer],)
             if mine[0].any():
-                jobs.append((task, layer + 1, mine, codebook, C, max_iter, blas_threads))
-    return list(track(each(fit, jobs, workers), len(jobs), "probes", "probe"))
+                jobs.append((task, layer + 1, mine, codebook, C, max_iter, blas_threads or 1))
+    tokens = int(counts.speaker.train[0].sum())
+    return list(track(each(fit, jobs, choose(workers, tokens, 10**6)), len(jobs), "probes", "probe"))
 
 
 def certificates(probes: list[Probe]) -> pl.DataFrame:

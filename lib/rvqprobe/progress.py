@@ -1,10 +1,13 @@
 """Progress bars with rate and time left, in a terminal, in JupyterLab and, through ``study``, as lines of a log."""
 
 import sys
+import warnings
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from tqdm import tqdm
+
+warnings.filterwarnings("ignore", "IProgress not found")  # bars are text here
 
 T = TypeVar("T")
 FORMAT = "{desc}: {percentage:3.0f}%|{bar:30}| {n:.0f} of {total:.0f}{unit} [{elapsed}<{remaining}, {rate_fmt}]"

@@ -1,6 +1,7 @@
 """What a notebook ran on: its parameters, package versions, git commit and machine."""
 
 import platform
+import shutil
 import subprocess
 from importlib.metadata import version
 from types import SimpleNamespace
@@ -8,7 +9,6 @@ from types import SimpleNamespace
 import joblib
 import polars as pl
 import psutil
-import torch
 
 from rvqprobe.params import BY_NAME, ROOT, path
 
@@ -46,9 +46,16 @@ def parameters(resolved: SimpleNamespace) -> pl.DataFrame:
 
 def machine() -> pl.DataFrame:
     """Return versions, commit and machine as rows of (what, which)."""
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    gpu = subprocess.run(query, capture_output=True, text=True, check=False).stdout if shutil.which(query[0]) else ""
     memory = f"{joblib.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB"
     system = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
     packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
-    rows = [("commit", commit()), ("machine", memory), ("GPU", gpu), ("system", system), ("packages", packages)]
+    rows = [
+        ("commit", commit()),
+        ("machine", memory),
+        ("GPU", ", ".join(gpu.split("\n")[:-1]) or "none"),
+        ("system", system),
+        ("packages", packages),
+    ]
     return pl.DataFrame(rows, ["what", "which"], orient="row")

@@ -9,11 +9,12 @@ from typing import Any
 import nbformat
 import plotly.offline
 from nbconvert import HTMLExporter
+from nbconvert.filters import markdown2html
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor, Preprocessor
 
+from rvqprobe.figures import MIME
 from rvqprobe.store import atomic
 
-FIGURE = "application/vnd.plotly.v1+json"
 POLICY = "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; img-src data: blob:; font-src data:"
 STYLE = """
 body { max-width: 62rem; margin: 0 auto; padding: 0 1rem; }
@@ -29,8 +30,8 @@ class Readable(Preprocessor):
         number = count(1)
         nb, resources = CoalesceStreamsPreprocessor().preprocess(nb, resources)
         outputs = [output for cell in nb.cells for output in cell.get("outputs", [])]
-        for data in (output["data"] for output in outputs if FIGURE in output.get("data", {})):
-            figure, name = data[FIGURE], f"figure-{next(number)}"
+        for data in (output["data"] for output in outputs if MIME in output.get("data", {})):
+            figure, name = data[MIME], f"figure-{next(number)}"
             content = json.dumps({key: figure[key] for key in ("data", "layout")}).replace("</", "<\\/")
             height = figure["layout"].get("height", 450)
             script = f"Plotly.newPlot('{name}', Object.assign({content}, {{config: {{responsive: true, displaylogo: false}}}}))"
@@ -46,7 +47,7 @@ def to_html(notebook: Path, title: str) -> Path:
     exporter.register_preprocessor(Readable, enabled=True)
     body, _ = exporter.from_notebook_node(nbformat.read(notebook, as_version=4), {"metadata": {"name": title}})
     head = f'<meta http-equiv="Content-Security-Policy" content="{POLICY}"><style>{STYLE}</style>'
-    if FIGURE in notebook.read_text():
+    if MIME in notebook.read_text():
         head += f"<script>{plotly.offline.get_plotlyjs()}</script>"
     before, after = body.split("</head>", 1)
     path = notebook.with_suffix(".html")
@@ -55,8 +56,8 @@ def to_html(notebook: Path, title: str) -> Path:
     return path
 
 
-def write_index(folder: Path, title: str, pages: list[tuple[str, Path]]) -> Path:
-    """Write ``folder/index.html``, which links the (name, HTML file) ``pages``; return its path."""
+def write_index(folder: Path, title: str, caution: str, pages: list[tuple[str, Path]]) -> Path:
+    """Write ``folder/index.html``: ``caution`` (Markdown), then links to the (name, HTML file) ``pages``; return its path."""
     links = "".join(f"<li><a href='{html.escape(path.name)}'>{html.escape(name)}</a></li>" for name, path in pages)
     question = "How do phoneme identity, speaker identity and pitch spread over the RVQ layers of neural audio codecs?"
     with atomic(folder / "index.html") as temporary:
@@ -64,7 +65,7 @@ def write_index(folder: Path, title: str, pages: list[tuple[str, Path]]) -> Path
             f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>{html.escape(title)}</title>"
             "<meta name='viewport' content='width=device-width'><style>body{font-family:system-ui,sans-serif;"
             "max-width:40rem;margin:2rem auto;padding:0 1rem;line-height:1.5}</style></head><body>"
-            f"<h1>{html.escape(title)}</h1><p>{question}</p><p>Begin with the report; the notebooks before it show "
+            f"<h1>{html.escape(title)}</h1>{markdown2html(caution)}<p>{question}</p><p>Begin with the report; the notebooks before it show "
             f"how its numbers came about.</p><ul>{links}</ul></body></html>\n"
         )
     return folder / "index.html"

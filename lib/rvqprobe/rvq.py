@@ -1,30 +1,38 @@
 """Residual vector quantisation: fitting codebooks by k-means, latents to codes, codes to latents."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from sklearn.cluster import MiniBatchKMeans
 from sklearn.exceptions import ConvergenceWarning
 
-FEWEST_LATENTS = 30
-"""Training latents that each code needs; with less speech there are fewer codes, not emptier ones."""
+FEWEST_LATENTS = 100
+"""Training latents there have to be for each code; with less speech there are fewer codes, not emptier ones."""
 MOST_LATENTS = 200_000
 """Training latents beyond which more do not help."""
+
+
+def affordable(codebook_size: int, latents: int) -> int:
+    """Return how many codes a layer may have: a power of two, ``FEWEST_LATENTS`` times which there are ``latents``.
+
+    ``codebook_size`` itself where there is enough speech for it.
+    """
+    room = max(1, latents // FEWEST_LATENTS)
+    return codebook_size if codebook_size <= room else 2 ** (room.bit_length() - 1)
 
 
 def fit(latents: np.ndarray, layers: int, codebook_size: int, seed: int) -> Iterator[np.ndarray]:
     """Yield one codebook after another, (K, D) float32, each fitted by k-means to what the ones before leave over.
 
-    ``latents`` is (N, D). K is ``codebook_size``, or less where N would give a code fewer than ``FEWEST_LATENTS``. The
-    result depends on the seed and the latents, not on the number of threads.
+    ``latents`` is (N, D), K is ``codebook_size``. The result depends on the seed and the latents, not on the number of
+    threads.
     """
-    size = min(codebook_size, max(1, len(latents) // FEWEST_LATENTS))
     residual = latents.astype(np.float32)
     for layer in range(layers):
         kmeans = MiniBatchKMeans(
-            size,
+            codebook_size,
             init="random",
             n_init=1,
             max_iter=10,
@@ -52,3 +60,9 @@ def encode(latents: torch.Tensor, codebooks: torch.Tensor) -> torch.Tensor:
         codes.append(distance.argmin(dim=1))
         residual = residual - codebook[codes[-1]]
     return torch.stack(codes, dim=1)
+
+
+def decode(codes: np.ndarray, codebooks: np.ndarray, layers: Sequence[int]) -> np.ndarray:
+    """Return the latents (T, D) of ``codes`` (T, L): the sum of the codebooks' rows over ``layers``, counted from 1."""
+    rows = [codebooks[layer - 1][codes[:, layer - 1]] for layer in layers]
+    return np.sum(rows, axis=0, dtype=np.float32) if rows else np.zeros((len(codes), codebooks.shape[2]), np.float32)

@@ -3,13 +3,14 @@
 import sys
 import time
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TextIO
 
 import papermill
 from traitlets.config import Config
 
-from rvqprobe import codecs, corpus, params, report
+from rvqprobe import codecs, corpus, findings, params, report
 from rvqprobe.params import NOTEBOOKS, ROOT
 
 KERNEL = "rvqprobe"
@@ -65,7 +66,7 @@ def stages(study: Mapping[str, Any]) -> list[tuple[str, str | None]]:
 def check_inputs(study: Mapping[str, Any]) -> None:
     """Raise, before anything starts, ParameterError for an unknown codec or MissingInput for missing data."""
     for codec in study["codecs"]:
-        codecs.settings(codec)
+        codecs.require(codec, params.path(study["checkpoints_dir"]))
     corpus.require(params.path(study["corpus_dir"]), params.path(study["alignments_dir"]), study["subset"])
 
 
@@ -76,20 +77,20 @@ def run(study: Mapping[str, Any], reports_dir: Path, again: str) -> Path:
     """
     check_inputs(study)
     folder = reports_dir / study["study"]
-    pages = []
-    for notebook, codec in stages(study):
-        pages.append(
-            (
-                notebook if codec is None else f"{notebook}: {codecs.name(codec)}",
-                execute(notebook, codec, study, folder, again),
+    pages: list[tuple[str, Future[Path]]] = []
+    with ThreadPoolExecutor(1) as exporter:
+        for notebook, codec in stages(study):
+            executed = execute(notebook, codec, study, folder, again)
+            pages.append(
+                (executed.stem, exporter.submit(report.to_html, executed, f"{study['title']}: {executed.stem}"))
             )
-        )
-    return report.write_index(folder, study["title"], pages[::-1])
+    caution = findings.caution(study["codecs"])
+    return report.write_index(folder, study["title"], caution, [(name, page.result()) for name, page in pages[::-1]])
 
 
 def execute(notebook: str, codec: str | None, study: Mapping[str, Any], folder: Path, again: str) -> Path:
-    """Run one notebook into ``folder`` and return its HTML; StageFailed where it ends with an error."""
-    name = notebook if codec is None else f"{notebook}-{codecs.name(codec)}"
+    """Run one notebook into ``folder`` and return it, executed; StageFailed where it ends with an error."""
+    name = notebook if codec is None else f"{notebook}-{params.codec_name(codec)}"
     values = {**study, **({} if codec is None else {"codec": codec})}
     output, log = folder / f"{name}.ipynb", folder / "logs" / f"{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -109,4 +110,4 @@ def execute(notebook: str, codec: str | None, study: Mapping[str, Any], folder: 
                 f"{notebook} failed ({error.ename}): see the notebook {output} and its log {log}; to go on: {again}"
             ) from error
         console.say(f"   {name}: {time.monotonic() - started:.1f} s")
-    return report.to_html(output, f"{study['title']}: {name}")
+    return output

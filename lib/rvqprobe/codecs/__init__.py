@@ -1,27 +1,35 @@
 """Codecs: what one has to offer, and how one is built from its file in ``params/codecs/``.
 
-A codec is one module with a function ``build(source, **settings)`` that returns a ``Codec``, and one params file that
-names the module and gives the settings.
+A codec is one module with a function ``build(source, **settings)`` that returns a ``Codec`` (and, where it needs files, a
+function ``require(checkpoints_dir, **settings)`` that raises if they are missing), and one params file that names the
+module and gives the settings.
 """
 
 import importlib
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
+import joblib
 import numpy as np
 import torch
 import yaml
 
-from rvqprobe import store
-from rvqprobe.params import ROOT, ParameterError, nearest
+from rvqprobe import rvq, store
+from rvqprobe.params import ParameterError, codec_file, nearest
+
+GROUP = 8 * joblib.cpu_count()
+"""Utterances that a codec is given at a time."""
 
 
 class Codec(Protocol):
     """A neural or classical codec whose codes are a residual vector quantisation."""
 
+    name: str
+    """That of its params file."""
     sample_rate: int
     """Of the audio that it encodes, Hz."""
     frame_rate: float
@@ -29,8 +37,15 @@ class Codec(Protocol):
     codebooks: np.ndarray
     """(L, K, D) float32: the embedding of code k in layer l is ``codebooks[l, k]``."""
 
+    made_from: str
+    """Key of what shapes the codes beside settings and codebooks: the sha256 of weights, say."""
+
     def encode(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Return the codes (T, L) uint16 of each waveform (samples,) float32; token t covers the t-th hop."""
+        ...
+
+    def decode(self, codes: np.ndarray, layers: Sequence[int]) -> np.ndarray:
+        """Return the audio (samples,) float32 of codes (T, L) from any set of ``layers``, counted from 1."""
         ...
 
 
@@ -38,8 +53,12 @@ class Codec(Protocol):
 class Source:
     """What a codec may be built from."""
 
+    name: str
+    """Of the codec."""
     training_speech: Callable[[int], Iterator[np.ndarray]]
     """Called with a sample rate (Hz): waveforms of some training utterances, the same ones in the same order."""
+    training_seconds: float
+    """How much speech that is."""
     training_digest: str
     """Key of those utterances' audio."""
     checkpoints_dir: Path
@@ -64,11 +83,8 @@ def settings(codec: str) -> dict[str, Any]:
 
     Raises ParameterError where there is no such file, or where the module's ``build`` does not know a setting.
     """
-    file = Path(codec) if codec.endswith(".yaml") else ROOT / "params" / "codecs" / f"{codec}.yaml"
-    if not file.is_file():
-        known = sorted(f.stem for f in file.parent.glob("*.yaml"))
-        raise ParameterError(f"no codec {codec!r} ({file} does not exist): {nearest(codec, known)}")
-    content = yaml.safe_load(file.read_text())
+    file = codec_file(codec)
+    content = yaml.safe_load(file.read_text(encoding="utf-8"))
     if not isinstance(content, dict) or "module" not in content:
         raise ParameterError(f"{file} does not name the codec's module")
     known = list(inspect.signature(_module(content).build).parameters)[1:]
@@ -78,15 +94,10 @@ def settings(codec: str) -> dict[str, Any]:
     return content
 
 
-def name(codec: str) -> str:
-    """Return the name of a codec that is given by its name or by its params file."""
-    return Path(codec).stem if codec.endswith(".yaml") else codec
-
-
 def build(codec: str, source: Source) -> Codec:
     """Return the codec of the params file ``codec``."""
     content = settings(codec)
-    return _module(content).build(source, **{k: v for k, v in content.items() if k != "module"})
+    return _module(content).build(source, **_arguments(content))
 
 
 def device(wanted: str) -> str:
@@ -102,11 +113,25 @@ def device(wanted: str) -> str:
     return wanted
 
 
+def require(codec: str, checkpoints_dir: Path) -> None:
+    """Raise MissingInput, or what else the codec's module finds amiss, where its weights are not there."""
+    content = settings(codec)
+    if hasattr(_module(content), "require"):
+        _module(content).require(checkpoints_dir, **_arguments(content))
+
+
 def fingerprint(codec: str, built: Codec) -> str:
-    """Return a key of everything that shapes the codes: settings, codebooks and the code of the module."""
-    module = Path(inspect.getfile(_module(settings(codec))))
-    return store.key(settings(codec), store.file_digest(module), store.array_digest(built.codebooks))
+    """Return a key of everything that shapes the codes: settings, weights, codebooks, code and packages."""
+    content = settings(codec)
+    code = [*Path(__file__).parent.glob("*.py"), Path(rvq.__file__), Path(inspect.getfile(_module(content)))]
+    packages = [version(name) for name in ("torch", "torchaudio", "encodec", "speechtokenizer")]
+    digests = sorted({store.file_digest(file) for file in code})
+    return store.key(content, built.made_from, store.array_digest(built.codebooks), digests, packages)
 
 
 def _module(content: dict[str, Any]) -> Any:
     return importlib.import_module(content["module"])
+
+
+def _arguments(content: dict[str, Any]) -> dict[str, Any]:
+    return {setting: value for setting, value in content.items() if setting != "module"}

@@ -24,8 +24,10 @@ FLOOR = 1e-5
 class LogMelRVQ:
     """Log-mel frames of 40 ms, 50 a second, centred on their token, in nearest-neighbour codes."""
 
+    name: str
     codebooks: np.ndarray
     device: str
+    made_from: str = ""
     sample_rate: int = SAMPLE_RATE
     frame_rate: float = SAMPLE_RATE / HOP
 
@@ -34,6 +36,14 @@ class LogMelRVQ:
         books = torch.from_numpy(self.codebooks).to(self.device)
         mels = self.codebooks.shape[2]
         return [rvq.encode(logmel(w, mels, self.device), books).cpu().numpy().astype(np.uint16) for w in waveforms]
+
+    def decode(self, codes: np.ndarray, layers: Sequence[int]) -> np.ndarray:
+        """Return the audio (samples,) of ``codes`` (T, L) from ``layers``, counted from 1, by Griffin and Lim's method."""
+        energies = torch.from_numpy(rvq.decode(codes, self.codebooks, layers)).T.exp()
+        bins = FFT // 2 + 1
+        power = torchaudio.transforms.InverseMelScale(bins, energies.shape[0], SAMPLE_RATE)(energies)
+        whole = torchaudio.transforms.GriffinLim(FFT, win_length=WINDOW, hop_length=HOP, rand_init=False)(power)
+        return torch.nn.functional.pad(whole, (0, HOP * len(codes) - len(whole))).numpy()
 
 
 def logmel(waveform: np.ndarray, mels: int, device: str) -> torch.Tensor:
@@ -51,8 +61,8 @@ def build(source: Source, layers: int, codebook_size: int, mels: int) -> LogMelR
     def fit() -> dict[str, np.ndarray]:
         speech = source.training_speech(SAMPLE_RATE)
         latents = torch.cat([logmel(waveform, mels, "cpu") for waveform in speech]).numpy()[: rvq.MOST_LATENTS]
-        books = rvq.fit(latents, layers, codebook_size, source.seed)
+        books = rvq.fit(latents, layers, rvq.affordable(codebook_size, len(latents)), source.seed)
         return {"codebooks": np.stack(list(track(books, layers, "k-means", "codebook")))}
 
     made_from = [layers, codebook_size, mels, store.file_digest(Path(__file__)), store.file_digest(Path(rvq.__file__))]
-    return LogMelRVQ(source.fitted(made_from, fit)["codebooks"], source.device)
+    return LogMelRVQ(source.name, source.fitted(made_from, fit)["codebooks"], source.device)

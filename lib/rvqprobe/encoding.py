@@ -1,0 +1,211 @@
+"""Encoding: from audio to the token table, in shards that an interrupted run never makes twice."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import polars as pl
+
+from rvqprobe import audio, codecs, phones, pitch, store, tokens
+from rvqprobe.codecs import GROUP, Codec
+from rvqprobe.corpus import LEFT_OUT
+from rvqprobe.params import codec_name
+from rvqprobe.progress import bar, track
+from rvqprobe.split import TRAIN, Split, seeded_order
+from rvqprobe.store import Layout
+from rvqprobe.tokens import Tokens
+from rvqprobe.workers import choose, each
+
+SHARD_SECONDS = 600.0
+FITTING_SECONDS = 4000.0
+"""Training speech that a codec may fit its codebooks to."""
+
+
+def build_codec(
+    codec: str, split: Split, layout: Layout, corpus_dir: Path, checkpoints_dir: Path, device: str, seed: int
+) -> Codec:
+    """Return the codec, fitted (where it has to be) to training speech of ``split``, or as fitted before."""
+    training = split.utterances.filter(part=TRAIN)
+    seconds, paths = (dict(training.select("utterance", column).iter_rows()) for column in ("seconds", "path"))
+    chosen: list[Path] = []
+    total = 0.0
+    for name in seeded_order(seconds, seed):
+        if total < FITTING_SECONDS:
+            chosen.append(corpus_dir / paths[name])
+            total += seconds[name]
+
+    def training_speech(sample_rate: int) -> Iterator[np.ndarray]:
+        for path in track(chosen, len(chosen), "training speech", "utterance"):
+            try:
+                yield audio.read(path, sample_rate).waveform
+            except audio.AudioError:
+                continue  # the encoding quarantines it, with its reason
+
+    source = codecs.Source(
+        name=codec_name(codec),
+        training_speech=training_speech,
+        training_seconds=total,
+        training_digest=store.key([store.file_digest(path) for path in chosen if path.is_file()]),
+        checkpoints_dir=checkpoints_dir,
+        device=device,
+        seed=seed,
+        cache=layout.tokens(codec_name(codec)) / "fitted.npz",
+    )
+    return codecs.build(codec, source)
+
+
+def encode(
+    codec: str, built: Codec, split: Split, layout: Layout, corpus_dir: Path, f0_min: float, f0_max: float, workers: int
+) -> Tokens:
+    """Encode and label every utterance of ``split``; return the saved token table.
+
+    Shards that are there already, made from the same audio, alignments, codec and settings, are kept. Audio that
+    can't be used is quarantined. Readers and F0 run in ``workers`` processes beside the codec.
+    """
+    name = codec_name(codec)
+    folder = layout.tokens(name)
+    manifest = folder / "tokens.json"
+    rows = split.utterances.sort("utterance").to_dicts()
+    made_from = [_labelling(), codecs.fingerprint(codec, built), f0_min, f0_max]
+    plan = _plan(rows, corpus_dir, folder, made_from, workers)
+    whole = store.key([path.name for path, _ in plan], split.made_from)
+    if manifest.exists() and json.loads(manifest.read_text())["made_from"] != whole:
+        manifest.unlink()
+    store.write_arrays(folder / "codebooks.npz", codebooks=built.codebooks)
+    if not all(path.exists() for path, _ in plan):
+        _make(plan, built, layout, corpus_dir, f0_min, f0_max, workers)
+    if not manifest.exists():
+        store.write_json(_about(name, built, plan, rows, split.made_from, whole), manifest)
+    for stray in set(folder.glob("*.parquet")) - {path for path, _ in plan}:
+        stray.unlink()
+    return tokens.load(layout, name)
+
+
+Plan = list[tuple[Path, list[dict[str, Any]]]]
+
+
+def _plan(rows: list[dict[str, Any]], corpus_dir: Path, folder: Path, made_from: list[Any], workers: int) -> Plan:
+    """Return the shards, each a path that holds its key and its utterances."""
+    hasher = joblib.Parallel(n_jobs=choose(workers, len(rows), 500), prefer="threads", return_as="generator")
+    digests = hasher(joblib.delayed(_digest)(corpus_dir / row["path"]) for row in rows)
+    shards: list[list[tuple[dict[str, Any], str]]] = [[]]
+    for row, digest in zip(rows, track(digests, len(rows), "fingerprints", "utterance"), strict=True):
+        if sum(r["seconds"] for r, _ in shards[-1]) > SHARD_SECONDS:
+            shards.append([])
+        shards[-1].append((row, digest))
+    plan = []
+    for number, shard in enumerate(shards):
+        key = store.key(made_from, [(row["utterance"], digest, row["textgrid_sha256"]) for row, digest in shard])
+        plan.append((folder / f"tokens-{number:05d}-{key[:16]}.parquet", [row for row, _ in shard]))
+    return plan
+
+
+def _labelling() -> str:
+    """Return a key of the code and packages that read audio and label tokens."""
+    code = [store.file_digest(Path(module)) for module in (__file__, audio.__file__, pitch.__file__, phones.__file__)]
+    return store.key(code, [version(name) for name in ("soundfile", "soxr", "librosa", "scipy", "textgrid")])
+
+
+def _digest(path: Path) -> str:
+    return store.file_digest(path) if path.is_file() else "missing"
+
+
+def _make(
+    plan: Plan, built: Codec, layout: Layout, corpus_dir: Path, f0_min: float, f0_max: float, workers: int
+) -> None:  # fmt: skip
+    """Write the shards of ``plan`` that are not there."""
+    waiting = [shard for shard in plan if not shard[0].exists()]
+    finished = [shard for shard in plan if shard not in waiting]
+    by_utterance = pl.read_parquet(layout.phones).partition_by("utterance", as_dict=True)
+    intervals = {name: table for (name,), table in by_utterance.items()}
+    done, total = (sum(row["seconds"] for _, rows in part for row in rows) for part in (finished, plan))
+    settings = (built.sample_rate, built.frame_rate, f0_min, f0_max)
+    heard = each(
+        _listen,
+        ((corpus_dir / row["path"], *settings) for _, rows in waiting for row in rows),
+        choose(workers, int(total), 3600),
+    )
+    with bar(total, "encode", "s of audio") as progress:
+        progress.update(done)
+        for path, rows in waiting:
+            tables, notes, quarantine = [], Counter[str](), []
+            for group in (rows[begin : begin + GROUP] for begin in range(0, len(rows), GROUP)):
+                found = [(row, next(heard)) for row in group]
+                usable = [(row, *result) for row, result in found if not isinstance(result, str)]
+                quarantine += [(r["utterance"], r["path"], why, LEFT_OUT) for r, why in found if isinstance(why, str)]
+                notes.update(note for _, sound, _ in usable for note in sound.notes)
+                encoded = built.encode([sound.waveform for _, sound, _ in usable])
+                for (row, _, hertz), codes in zip(usable, encoded, strict=True):
+                    tables.append(_table(row, codes, hertz, intervals.get(row["utterance"]), built.frame_rate))
+                progress.update(sum(row["seconds"] for row in group))
+            empty = _table(rows[0], np.zeros((0, len(built.codebooks)), np.uint16), np.zeros(0, np.float32), None, 1.0)
+            about = json.dumps({"notes": notes, "quarantine": quarantine})
+            store.write_table(pl.concat([empty, *tables]), path, metadata={"about": about})
+
+
+def _listen(
+    path: Path, sample_rate: int, frame_rate: float, f0_min: float, f0_max: float
+) -> tuple[audio.Audio, np.ndarray] | str:
+    """Return an utterance's audio and F0 (a little longer than its tokens), or the reason why it can't be used."""
+    try:
+        sound = audio.read(path, sample_rate)
+    except audio.AudioError as error:
+        return str(error)
+    frames = int(len(sound.waveform) * frame_rate / sample_rate) + 2
+    return sound, pitch.f0(sound.waveform, sample_rate, frame_rate, frames, f0_min, f0_max)
+
+
+def _table(
+    row: dict[str, Any], codes: np.ndarray, hertz: np.ndarray, intervals: pl.DataFrame | None, frame_rate: float
+) -> pl.DataFrame:
+    """Return the tokens of one utterance; ``codes`` is (T, L), ``hertz`` (at least T,)."""
+    count = len(codes)
+    phone = pl.Series("phone", [None] * count, pl.String)
+    if intervals is not None:
+        index = phones.at(
+            (np.arange(count) + 0.5) / frame_rate, intervals["start"].to_numpy(), intervals["end"].to_numpy()
+        )
+        label = pl.Series(index).replace(-1, None)
+        phone = intervals["phone"].gather(label).replace("spn", None).rename("phone")
+    return pl.DataFrame(
+        {
+            "utterance": pl.repeat(row["utterance"], count, eager=True),
+            "speaker": pl.repeat(row["speaker"], count, eager=True),
+            "chapter": pl.repeat(row["chapter"], count, eager=True),
+            "frame": pl.Series(np.arange(count, dtype=np.uint32)),
+            **{f"q{layer}": pl.Series(codes[:, layer - 1]) for layer in range(1, codes.shape[1] + 1)},
+            "phone": phone,
+            "f0_hz": pl.Series(hertz[:count], dtype=pl.Float32).fill_nan(None),
+        }
+    )
+
+
+def _about(
+    codec: str, built: Codec, plan: Plan, rows: list[dict[str, Any]], split: str, made_from: str
+) -> dict[str, Any]:
+    """Return the manifest of a finished token table."""
+    layers, size, dimension = built.codebooks.shape
+    footers = [json.loads(pl.read_parquet_metadata(path)["about"]) for path, _ in plan]
+    notes = sum((Counter(footer["notes"]) for footer in footers), Counter[str]())
+    paths = [path for path, _ in plan]
+    return {
+        "codec": codec,
+        "sample_rate": built.sample_rate,
+        "frame_rate": built.frame_rate,
+        "layers": layers,
+        "codebook_size": size,
+        "dimension": dimension,
+        "utterances": len(rows),
+        "seconds": sum(row["seconds"] for row in rows),
+        "tokens": pl.scan_parquet(paths).select(pl.len()).collect().item(),
+        "notes": notes,
+        "quarantine": [entry for footer in footers for entry in footer["quarantine"]],
+        "shards": [path.name for path in paths],
+        "split": split,
+        "made_from": made_from,
+    }
