@@ -13,6 +13,9 @@ MINI = Path(os.environ.get("RVQPROBE_DATA") or ROOT / "../shared/data").resolve(
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 MISSING = {
     "data": None if MINI.is_dir() else f"{MINI} is missing (set RVQPROBE_DATA)",
+    "voices": None
+    if shutil.which("flite") and shutil.which("espeak-ng") and shutil.which("festival")
+    else "no flite, espeak-ng, festival",
     "chromium": None if CHROMIUM else "no Chromium on this machine",
 }
 

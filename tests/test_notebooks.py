@@ -146,7 +146,7 @@ def test_pages_ask_nothing_of_the_network(
 
 @pytest.mark.needs("chromium")
 def test_a_browser_draws_every_figure(report_page: Path, encode_page: Path, tmp_path: Path) -> None:
-    for page, number in ((report_page, 3), (encode_page, 2)):
+    for page, number in ((report_page, 3), (encode_page, 3)):
         command = [
             CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
             "--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={tmp_path}", "--virtual-time-budget=20000",

@@ -49,8 +49,12 @@ def test_wrong_parameters_are_named_and_put_right(name: str, value: object, mess
 
 
 def test_study_files_are_checked(tmp_path) -> None:
-    (tmp_path / "good.yaml").write_text("subset: x\n")
-    (tmp_path / "bad.yaml").write_text("subst: x\n")
+    whole = "title: t\ncorpus_dir: a\nalignments_dir: b\nsubset: x\ncodecs: [logmel_rvq]\n"
+    (tmp_path / "good.yaml").write_text(whole)
+    (tmp_path / "bad.yaml").write_text(whole + "subst: x\n")
+    (tmp_path / "short.yaml").write_text("title: t\nsubset: x\n")
+    with pytest.raises(ParameterError, match="short.yaml does not set corpus_dir, alignments_dir, codecs"):
+        params.load_study("short", {}, tmp_path)
     assert params.load_study("good", {"C": 2}, tmp_path) | {
         "subset": "x",
         "C": 2.0,

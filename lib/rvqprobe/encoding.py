@@ -40,7 +40,7 @@ def build_codec(
             total += seconds[name]
 
     def training_speech(sample_rate: int) -> Iterator[np.ndarray]:
-        for path in track(chosen, len(chosen), "training speech", "utterance"):
+        for path in chosen:
             try:
                 yield audio.read(path, sample_rate).waveform
             except audio.AudioError:

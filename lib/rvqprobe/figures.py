@@ -52,8 +52,8 @@ def finish(figure: go.Figure, title: str, height: int = 420) -> go.Figure:
     """Give a figure its title and the common look."""
     figure.update_layout(
         template="simple_white", title={"text": title, "x": 0, "xref": "paper", "y": 0.97, "yanchor": "top"}, height=height,
-        font={"size": 13}, margin={"l": 70, "r": 20, "t": 90, "b": 60}, barmode="group", bargap=0.15,
-        legend={"orientation": "h", "y": 1.04, "yanchor": "bottom", "x": 0},
+        font={"size": 13}, margin={"l": 70, "r": 20, "t": 60, "b": 110}, barmode="group", bargap=0.15,
+        legend={"orientation": "h", "y": 0, "yref": "container", "yanchor": "bottom", "x": 0, "entrywidth": 0},
     )  # fmt: skip
     figure.update_xaxes(showgrid=False)
     figure.update_yaxes(showgrid=True)
@@ -71,13 +71,11 @@ def by_layer(metrics: pl.DataFrame, task: str, title: str) -> go.Figure:
             colour, symbol = looks[codec]
             of_codec = mine.filter(metric=metric, codec=codec).sort("layer")
             chance = of_codec.filter(probe="linear").with_columns(probe=pl.lit("chance"), value="chance")
-            for probe, rows in [
-                *((kind, of_codec.filter(probe=kind)) for kind in ("linear", "lookup")),
-                ("chance", chance),
-            ]:
+            for (probe,), rows in pl.concat([of_codec, chance]).group_by("probe", maintain_order=True):
                 figure.add_scatter(
-                    x=rows["layer"].to_list(), y=rows["value"].to_list(), name=f"{codec}, {probe}", legendgroup=f"{codec} {probe}",
-                    showlegend=column == 1, mode="lines" if probe == "chance" else "lines+markers",
+                    x=rows["layer"].to_list(), y=rows["value"].to_list(), name=codec if probe == "linear" else f"{codec}, {probe}",
+                    legendgroup=codec, showlegend=column == 1 and probe == "linear",
+                    mode="lines" if probe == "chance" else "lines+markers",
                     line={"color": colour, "dash": LOOKS[probe], "width": 1.5 if probe == "chance" else 2},
                     marker={"symbol": symbol if probe == "linear" else f"{symbol}-open", "size": 8},
                     hovertemplate="layer %{x}: %{y:.4f}", row=1, col=column,
@@ -85,8 +83,12 @@ def by_layer(metrics: pl.DataFrame, task: str, title: str) -> go.Figure:
         figure.update_yaxes(title_text=METRIC_NAMES[metric], row=1, col=column)
         if metric != "r2":
             figure.update_yaxes(rangemode="tozero", row=1, col=column)
+    for probe, dash in LOOKS.items():
+        figure.add_scatter(
+            x=[None], y=[None], mode="lines", name=probe, line={"color": "#000000", "dash": dash, "width": 1.5}
+        )
     figure.update_xaxes(title_text="RVQ layer", dtick=1 if mine.is_empty() or mine["layer"].max() <= 16 else 5)
-    return finish(figure, title)
+    return finish(figure, title, 460)
 
 
 def bars(table: pl.DataFrame, x: str, y: str, colour: str, title: str) -> go.Figure:
@@ -156,7 +158,8 @@ def utterance(
         hovertemplate="%{y}, %{x} s: code %{z}<extra></extra>", row=3, col=1,
     )  # fmt: skip
     figure.update_yaxes(title_text="amplitude", row=1, col=1)
-    figure.update_yaxes(title_text="F0 (Hz)", rangemode="tozero", row=2, col=1)
+    highest = tokens["f0_hz"].max() or 100  # above it stand the phones
+    figure.update_yaxes(title_text="F0 (Hz)", range=[0, 1.35 * highest], row=2, col=1)
     figure.update_yaxes(title_text="code", autorange="reversed", row=3, col=1)
     figure.update_xaxes(title_text="time (s)", row=3, col=1)
     return finish(figure, title, 560).update_layout(showlegend=False)

@@ -179,6 +179,10 @@ def load_study(name: str, overrides: Mapping[str, Any], folder: Path = ROOT / "p
     content = yaml.safe_load(file.read_text())
     if not isinstance(content, dict):
         raise ParameterError(f"{file} is not a table of parameters")
+    if missing := [
+        name for name in ("title", "corpus_dir", "alignments_dir", "subset", "codecs") if name not in content
+    ]:
+        raise ParameterError(f"{file} does not set {', '.join(missing)}, whose defaults are the demo's")
     for source, given in ((file, content), ("-p", overrides)):
         if "codec" in given:
             raise ParameterError(f"{source}: a study sets codecs, a list; codec is a notebook's")

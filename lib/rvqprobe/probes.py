@@ -131,12 +131,11 @@ def _whitening(embeddings: np.ndarray, of_code: np.ndarray, C: float, classes: i
     Directions in which the embeddings do not vary (there are some where codes are fewer than dimensions) are left out:
     their coefficients are zero at the optimum.
     """
-    total = of_code.sum()
-    centre = of_code @ embeddings / total
-    centred = embeddings - centre
-    variance, directions = np.linalg.eigh((centred * of_code[:, None]).T @ centred / total)
-    varies = variance > CUTOFF**2 * variance.max()
-    return centre, directions[:, varies] / np.sqrt(variance[varies] + classes / (C * total))
+    share = of_code / of_code.sum()
+    centre = share @ embeddings
+    _, deviation, directions = np.linalg.svd(np.sqrt(share)[:, None] * (embeddings - centre), full_matrices=False)
+    varies = deviation > CUTOFF * deviation[0]
+    return centre, directions[varies].T / np.sqrt(deviation[varies] ** 2 + classes / (C * of_code.sum()))
 
 
 @dataclass(frozen=True)

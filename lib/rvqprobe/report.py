@@ -56,9 +56,9 @@ def to_html(notebook: Path, title: str) -> Path:
     return path
 
 
-def write_index(folder: Path, title: str, caution: str, pages: list[tuple[str, Path]]) -> Path:
-    """Write ``folder/index.html``: ``caution`` (Markdown), then links to the (name, HTML file) ``pages``; return its path."""
-    links = "".join(f"<li><a href='{html.escape(path.name)}'>{html.escape(name)}</a></li>" for name, path in pages)
+def write_index(folder: Path, title: str, caution: str, pages: list[Path]) -> Path:
+    """Write ``folder/index.html``: ``caution`` (Markdown), then links to ``pages``; return its path."""
+    links = "".join(f"<li><a href='{html.escape(path.name)}'>{html.escape(path.stem)}</a></li>" for path in pages)
     question = "How do phoneme identity, speaker identity and pitch spread over the RVQ layers of neural audio codecs?"
     with atomic(folder / "index.html") as temporary:
         temporary.write_text(

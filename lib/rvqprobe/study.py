@@ -1,16 +1,18 @@
 """Runs a study: its notebooks through papermill, one after another, each with its log and HTML."""
 
+import io
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, TextIO
 
 import papermill
 from traitlets.config import Config
 
-from rvqprobe import codecs, corpus, findings, params, report
+from rvqprobe import codecs, corpus, findings, params
 from rvqprobe.params import NOTEBOOKS, ROOT
 
 KERNEL = "rvqprobe"
@@ -53,14 +55,10 @@ class Log:
 
 
 def stages(study: Mapping[str, Any]) -> list[tuple[str, str | None]]:
-    """Return the (notebook, codec) of a study in the order in which they run."""
+    """Return the (notebook, codec) of a study in their order."""
     split, encode, probe, summary = NOTEBOOKS
-    return [
-        (split, None),
-        *((encode, codec) for codec in study["codecs"]),
-        *((probe, codec) for codec in study["codecs"]),
-        *([(summary, None)] if study["evaluate"] else []),
-    ]
+    per_codec = [stage for codec in study["codecs"] for stage in ((encode, codec), (probe, codec))]
+    return [(split, None), *per_codec, *([(summary, None)] if study["evaluate"] else [])]
 
 
 def check_inputs(study: Mapping[str, Any]) -> None:
@@ -76,38 +74,65 @@ def run(study: Mapping[str, Any], reports_dir: Path, again: str) -> Path:
     ``again`` is the command that goes on after a failure. Raises StageFailed at the first notebook that fails.
     """
     check_inputs(study)
-    folder = reports_dir / study["study"]
-    pages: list[tuple[str, Future[Path]]] = []
-    with ThreadPoolExecutor(1) as exporter:
+    folder, title = reports_dir / study["study"], study["title"]
+    pages: list[Future[Path]] = []
+    with ThreadPoolExecutor(1) as aside:  # a codec is probed while the next one encodes
         for notebook, codec in stages(study):
-            executed = execute(notebook, codec, study, folder, again)
-            pages.append(
-                (executed.stem, exporter.submit(report.to_html, executed, f"{study['title']}: {executed.stem}"))
-            )
-    caution = findings.caution(study["codecs"])
-    return report.write_index(folder, study["title"], caution, [(name, page.result()) for name, page in pages[::-1]])
+            if notebook == NOTEBOOKS[2]:
+                pages.append(
+                    aside.submit(
+                        lambda *stage: _export(execute(*stage), title), notebook, codec, study, folder, again, None
+                    )
+                )
+                continue
+            if notebook == NOTEBOOKS[3]:
+                wait(pages)
+                for page in pages:
+                    page.result()
+            pages.append(aside.submit(_export, execute(notebook, codec, study, folder, again), title))
+    from rvqprobe import report
+
+    return report.write_index(folder, title, findings.caution(study["codecs"]), [page.result() for page in pages[::-1]])
 
 
-def execute(notebook: str, codec: str | None, study: Mapping[str, Any], folder: Path, again: str) -> Path:
-    """Run one notebook into ``folder`` and return it, executed; StageFailed where it ends with an error."""
+def _export(notebook: Path, title: str) -> Path:
+    from rvqprobe import report  # two seconds of imports that the first notebook need not wait for
+
+    return report.to_html(notebook, f"{title}: {notebook.stem}")
+
+
+def execute(
+    notebook: str,
+    codec: str | None,
+    study: Mapping[str, Any],
+    folder: Path,
+    again: str,
+    terminal: TextIO | None = sys.stdout,
+) -> Path:
+    """Run one notebook into ``folder`` and return it, executed; StageFailed where it ends with an error.
+
+    Its output goes to a log beside it and to ``terminal``.
+    """
     name = notebook if codec is None else f"{notebook}-{params.codec_name(codec)}"
     values = {**study, **({} if codec is None else {"codec": codec})}
     output, log = folder / f"{name}.ipynb", folder / "logs" / f"{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    with log.open("w") as file:
-        console = Log(file, sys.stdout)
+    with log.open("w") as file, tempfile.TemporaryDirectory() as sockets:
+        console = Log(file, terminal or io.StringIO())
         console.say(f"── {name}")
         try:
             papermill.execute_notebook(
                 ROOT / "notebooks" / f"{notebook}.ipynb", output, kernel_name=KERNEL, cwd=str(ROOT), progress_bar=False,
                 parameters={p.name: values[p.name] for p in params.of(notebook)}, stdout_file=console, stderr_file=console,
-                config=Config({"KernelManager": {"transport": "ipc"}}),
+                config=Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}}),
             )  # fmt: skip
         except papermill.PapermillExecutionError as error:
             console.say(str(error))
             raise StageFailed(
                 f"{notebook} failed ({error.ename}): see the notebook {output} and its log {log}; to go on: {again}"
             ) from error
-        console.say(f"   {name}: {time.monotonic() - started:.1f} s")
+        console.say(took := f"   {name}: {time.monotonic() - started:.1f} s")
+        if terminal is None:
+            print(took)
     return output

@@ -10,7 +10,7 @@ import torchaudio
 
 from rvqprobe import rvq, store
 from rvqprobe.codecs import Source
-from rvqprobe.progress import track
+from rvqprobe.progress import bar, track
 
 SAMPLE_RATE = 16_000
 HOP = 320
@@ -59,8 +59,12 @@ def build(source: Source, layers: int, codebook_size: int, mels: int) -> LogMelR
     """Return the codec, its codebooks fitted to training speech unless a fitting ``source.cache`` is there."""
 
     def fit() -> dict[str, np.ndarray]:
-        speech = source.training_speech(SAMPLE_RATE)
-        latents = torch.cat([logmel(waveform, mels, "cpu") for waveform in speech]).numpy()[: rvq.MOST_LATENTS]
+        frames = []
+        with bar(source.training_seconds, "log-mel frames", "s of audio") as progress:
+            for waveform in source.training_speech(SAMPLE_RATE):
+                frames.append(logmel(waveform, mels, "cpu"))
+                progress.update(len(waveform) / SAMPLE_RATE)
+        latents = torch.cat(frames).numpy()[: rvq.MOST_LATENTS]
         books = rvq.fit(latents, layers, rvq.affordable(codebook_size, len(latents)), source.seed)
         return {"codebooks": np.stack(list(track(books, layers, "k-means", "codebook")))}
 
