@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LinearRegression, LogisticRegression
 
-from rvqprobe import probes
+from rvqprobe import probes, solvers
 
 
 def rows(table: np.ndarray, codebook: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -42,7 +42,7 @@ def test_logistic_is_scikit_learns(
     X, y = rows(table, codebook.astype(np.float64))
     if len(np.unique(y)) < 2:
         return
-    ours = probes.fit_logistic(table, codebook, C, 10_000, balanced, tolerance=1e-10)
+    ours = solvers.fit_logistic(table, codebook, C, 10_000, balanced, tolerance=1e-10)
     weights = "balanced" if balanced else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # line searches at machine precision
@@ -59,7 +59,7 @@ def test_logistic_is_scikit_learns(
 
 def test_certificate_is_the_gradient_over_the_tokens() -> None:
     table, codebook = problem(1, 20, 5, 4)
-    loose = probes.fit_logistic(table, codebook, max_iter=3)
+    loose = solvers.fit_logistic(table, codebook, max_iter=3)
     assert not loose.converged and loose.iterations == 3
     X, y = rows(table, codebook.astype(np.float64))
     weight = len(y) / (4 * np.bincount(y))[y]
@@ -68,23 +68,23 @@ def test_certificate_is_the_gradient_over_the_tokens() -> None:
     residual = weight[:, None] * (probability - np.eye(4)[y])
     gradient = np.hstack([residual.T @ X + loose.coef, residual.sum(axis=0)[:, None]]) / weight.sum()
     assert loose.gradient == pytest.approx(np.abs(gradient).max(), rel=1e-6)
-    tight = probes.fit_logistic(table, codebook)
+    tight = solvers.fit_logistic(table, codebook)
     assert tight.converged and tight.gradient < 1e-4 and tight.objective < loose.objective
 
 
 def test_one_class_is_a_constant_and_none_an_error() -> None:
     table, codebook = np.zeros((5, 3), int), np.eye(5, dtype=np.float32)
     with pytest.raises(ValueError, match="no training token"):
-        probes.fit_logistic(table, codebook)
+        solvers.fit_logistic(table, codebook)
     table[:, 1] = 7
-    only = probes.fit_logistic(table, codebook)
+    only = solvers.fit_logistic(table, codebook)
     assert only.coef.shape == (0, 5) and (only.predict(codebook) == 1).all() and only.converged
 
 
 def test_classes_without_training_tokens_are_never_predicted() -> None:
     table, codebook = problem(2, 20, 5, 5)
     table[:, 3] = 0
-    fitted = probes.fit_logistic(table, codebook)
+    fitted = solvers.fit_logistic(table, codebook)
     assert list(fitted.present) == [0, 1, 2, 4] and 3 not in fitted.predict(codebook)
 
 
@@ -96,7 +96,7 @@ def test_linear_regression_is_least_squares_over_rows(seed: int, codes: int, dim
     code = rng.integers(0, codes, 300)
     hz = rng.uniform(60, 400, 300)
     n, total = np.bincount(code, minlength=codes), np.bincount(code, hz, codes)
-    fitted = probes.fit_linear(n, total, codebook)
+    fitted = solvers.fit_linear(n, total, codebook)
     X = codebook.astype(np.float64)[code]
     oracle = LinearRegression().fit(X, hz)
     np.testing.assert_allclose(fitted.predict(codebook)[code], oracle.predict(X), rtol=1e-6)
@@ -111,14 +111,14 @@ def test_lookup_is_the_naive_one(seed: int, balanced: bool) -> None:
     table, _ = problem(seed, 12, 2, 4)
     table[3] = 0
     prior = table.sum(axis=0) / table.sum()
-    weight = probes.class_weights(table.sum(axis=0), balanced)
-    for code, said in enumerate(probes.fit_lookup(table, balanced)):
+    weight = solvers.class_weights(table.sum(axis=0), balanced)
+    for code, said in enumerate(solvers.fit_lookup(table, balanced)):
         scores = [(table[code, label] + prior[label]) * weight[label] for label in range(4)]
         assert said == prior.argmax() if code == 3 else scores[said] == pytest.approx(max(scores), rel=1e-12)
 
 
 def test_lookup_mean_shrinks_to_the_mean() -> None:
-    said = probes.fit_mean(np.array([0, 1, 3]), np.array([0.0, 100.0, 900.0]))
+    said = solvers.fit_mean(np.array([0, 1, 3]), np.array([0.0, 100.0, 900.0]))
     np.testing.assert_allclose(said, [250, (100 + 250) / 2, (900 + 250) / 4])
 
 

@@ -127,10 +127,10 @@ def execute(
                 parameters={p.name: values[p.name] for p in params.of(notebook)}, stdout_file=console, stderr_file=console,
                 config=Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}}),
             )  # fmt: skip
-        except papermill.PapermillExecutionError as error:
+        except Exception as error:  # of the notebook, or the death of its kernel
             console.say(str(error))
             raise StageFailed(
-                f"{notebook} failed ({error.ename}): see the notebook {output} and its log {log}; to go on: {again}"
+                f"{notebook} failed ({getattr(error, 'ename', type(error).__name__)}): see the notebook {output} and its log {log}; to go on: {again}"
             ) from error
         console.say(took := f"   {name}: {time.monotonic() - started:.1f} s")
         if terminal is None:
