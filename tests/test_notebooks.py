@@ -205,6 +205,22 @@ def test_mistakes_stop_the_run_before_anything_starts(
     assert message in capsys.readouterr().err and not (tmp_path / "reports").exists()
 
 
+def test_a_failure_aside_stops_the_study_before_its_report(values: dict, tmp_path: Path, monkeypatch) -> None:
+    ran = []
+
+    def execute(notebook: str, codec: str | None, *_, **__) -> Path:
+        ran.append(notebook)
+        if notebook == "03_probe":
+            raise study.StageFailed("03_probe failed")
+        return tmp_path / f"{notebook}.ipynb"
+
+    monkeypatch.setattr(study, "execute", execute)
+    monkeypatch.setattr(study, "_export", lambda notebook, title: notebook)
+    with pytest.raises(study.StageFailed, match="03_probe"):
+        study.run(values, tmp_path, "again")
+    assert "04_report" not in ran and ran[:2] == ["01_split", "02_encode"]
+
+
 def test_log_keeps_whole_lines_and_few_states_of_a_bar(tmp_path: Path, capsys, monkeypatch) -> None:
     now = [100.0]
     monkeypatch.setattr(study.time, "monotonic", lambda: now[0])

@@ -96,13 +96,28 @@ def test_linear_regression_is_least_squares_over_rows(seed: int, codes: int, dim
     code = rng.integers(0, codes, 300)
     hz = rng.uniform(60, 400, 300)
     n, total = np.bincount(code, minlength=codes), np.bincount(code, hz, codes)
-    fitted = solvers.fit_linear(n, total, codebook)
+    fitted = solvers.fit_linear(n, total, codebook, cutoff=1e-9)
     X = codebook.astype(np.float64)[code]
     oracle = LinearRegression().fit(X, hz)
     np.testing.assert_allclose(fitted.predict(codebook)[code], oracle.predict(X), rtol=1e-6)
     assert np.linalg.norm(fitted.coef) <= np.linalg.norm(oracle.coef_) * (1 + 1e-6)  # no shorter solution
     minimum_norm, *_ = np.linalg.lstsq(X - X.mean(axis=0), hz - hz.mean(), rcond=1e-9)
     np.testing.assert_allclose(fitted.coef, minimum_norm, rtol=1e-5, atol=1e-6 * np.abs(minimum_norm).max())
+
+
+def test_a_code_that_training_never_saw_is_not_thrown_far() -> None:
+    """As many dimensions as codes, two of them nearly alike and far apart in F0: exact interpolation would explode."""
+    rng = np.random.default_rng(0)
+    codebook = rng.normal(size=(50, 64)).astype(np.float32)
+    codebook[1] = codebook[0] + 1e-5 * rng.normal(size=64)
+    n = np.full(50, 20)
+    n[49] = 0
+    hz = rng.uniform(150, 250, 50)
+    exact, default = (solvers.fit_linear(n, n * hz, codebook, cutoff) for cutoff in (1e-9, solvers.CUTOFF))
+    np.testing.assert_allclose(exact.predict(codebook)[:49], hz[:49], rtol=1e-3)
+    assert exact.rank == 48 and default.rank == 47
+    np.testing.assert_allclose(default.predict(codebook)[2:49], hz[2:49], rtol=1e-3)
+    assert abs(exact.predict(codebook)[49] - 200) > 1000 > 200 > abs(default.predict(codebook)[49] - 200)
 
 
 @settings(max_examples=25)

@@ -169,6 +169,7 @@ def tier(name: str, marks: list[tuple[str, float]], end: float) -> textgrid.Inte
 def speak(speaker: str, sentence: str) -> tuple[np.ndarray, textgrid.TextGrid]:
     """Return an utterance: samples at 16 kHz, and its TextGrid with the tiers words and phones."""
     synthesiser, voice, _ = VOICES[speaker]
+    ctypes.CDLL(None).srand(1)  # flite's noise comes from the C library's random numbers
     samples, rate, segments = SYNTHESISERS[synthesiser](sentence, voice)
     samples = soxr.resample(samples, rate, RATE) if rate != RATE else samples
     end = len(samples) / RATE

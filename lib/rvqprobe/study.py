@@ -5,7 +5,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -78,18 +78,14 @@ def run(study: Mapping[str, Any], reports_dir: Path, again: str) -> Path:
     pages: list[Future[Path]] = []
     with ThreadPoolExecutor(1) as aside:  # a codec is probed while the next one encodes
         for notebook, codec in stages(study):
+            for page in pages:
+                if page.done() or notebook == NOTEBOOKS[3]:
+                    page.result()  # raises what went wrong aside
+            stage = (notebook, codec, study, folder, again)
             if notebook == NOTEBOOKS[2]:
-                pages.append(
-                    aside.submit(
-                        lambda *stage: _export(execute(*stage), title), notebook, codec, study, folder, again, None
-                    )
-                )
-                continue
-            if notebook == NOTEBOOKS[3]:
-                wait(pages)
-                for page in pages:
-                    page.result()
-            pages.append(aside.submit(_export, execute(notebook, codec, study, folder, again), title))
+                pages.append(aside.submit(lambda stage: _export(execute(*stage, quiet=True), title), stage))
+            else:
+                pages.append(aside.submit(_export, execute(*stage), title))
     from rvqprobe import report
 
     return report.write_index(folder, title, findings.caution(study["codecs"]), [page.result() for page in pages[::-1]])
@@ -102,16 +98,11 @@ def _export(notebook: Path, title: str) -> Path:
 
 
 def execute(
-    notebook: str,
-    codec: str | None,
-    study: Mapping[str, Any],
-    folder: Path,
-    again: str,
-    terminal: TextIO | None = sys.stdout,
+    notebook: str, codec: str | None, study: Mapping[str, Any], folder: Path, again: str, quiet: bool = False
 ) -> Path:
     """Run one notebook into ``folder`` and return it, executed; StageFailed where it ends with an error.
 
-    Its output goes to a log beside it and to ``terminal``.
+    Its output goes to a log beside it and, unless ``quiet``, to the terminal.
     """
     name = notebook if codec is None else f"{notebook}-{params.codec_name(codec)}"
     values = {**study, **({} if codec is None else {"codec": codec})}
@@ -119,7 +110,7 @@ def execute(
     log.parent.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     with log.open("w") as file, tempfile.TemporaryDirectory() as sockets:
-        console = Log(file, terminal or io.StringIO())
+        console = Log(file, io.StringIO() if quiet else sys.stdout)
         console.say(f"── {name}")
         try:
             papermill.execute_notebook(
@@ -133,6 +124,6 @@ def execute(
                 f"{notebook} failed ({getattr(error, 'ename', type(error).__name__)}): see the notebook {output} and its log {log}; to go on: {again}"
             ) from error
         console.say(took := f"   {name}: {time.monotonic() - started:.1f} s")
-        if terminal is None:
+        if quiet:
             print(took)
     return output
