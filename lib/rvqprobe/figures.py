@@ -116,13 +116,15 @@ def f0_histograms(f0: pl.DataFrame, title: str) -> go.Figure:
     )  # fmt: skip
     figure.update_xaxes(title_text="F0 (Hz), in bins of 5 Hz")
     figure.update_yaxes(title_text="speaker, by median F0", type="category")
-    return finish(figure, title, max(320, min(900, 140 + 22 * len(order))))
+    return finish(figure, title, max(320, min(900, 140 + 22 * len(order)))).update_layout(margin_b=60)
 
 
 def utterance(
     waveform: np.ndarray, sample_rate: int, tokens: pl.DataFrame, frame_rate: float, layers: int, title: str
 ) -> go.Figure:
     """Draw one utterance over time: waveform (samples,), F0, phones, and the codes of its first ``layers``.
+
+    The first four seconds are shown; the rest is there to be dragged into view.
 
     ``tokens`` are the utterance's rows of the token table. A code's shade is its number: equal shades, equal codes.
     """
@@ -161,8 +163,9 @@ def utterance(
     highest = tokens["f0_hz"].max() or 100  # above it stand the phones
     figure.update_yaxes(title_text="F0 (Hz)", range=[0, 1.35 * highest], row=2, col=1)
     figure.update_yaxes(title_text="code", autorange="reversed", row=3, col=1)
+    figure.update_xaxes(range=[0, min(4, len(waveform) / sample_rate)])
     figure.update_xaxes(title_text="time (s)", row=3, col=1)
-    return finish(figure, title, 560).update_layout(showlegend=False)
+    return finish(figure, title, 560).update_layout(showlegend=False, margin_b=60)
 
 
 def code_use(use: np.ndarray, title: str) -> go.Figure:
