@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import MINI
-from rvqprobe import audio, codecs, encoding, phones, rvq, store, tokens
+from rvqprobe import audio, codecs, counts, encoding, phones, rvq, store, tokens
 from rvqprobe.store import MissingInput
 from test_split import make
 
@@ -54,6 +54,30 @@ def test_tokens_bear_their_labels(corpus_dir) -> None:
     assert one["f0_hz"][:11].to_numpy() == pytest.approx(160, rel=0.02) and one["f0_hz"][13:].null_count() == 12
     assert table.about["notes"] == {"resampled from 16000 to 8000 Hz": 36}
     assert table.about["layers"] == 2 and table.about["codebook_size"] == 8 and table.about["dimension"] == 3
+
+
+def test_counts_of_a_token_table_are_those_of_its_rows_in_their_order(corpus_dir) -> None:
+    table = encode(corpus_dir, Toy())
+    made, _, _ = make(corpus_dir)
+    counted = counts.read(table, made)
+    held_out = made.utterances.filter(part="eval")["utterance"].to_list()
+    rows = table.frame().collect().rows(named=True)
+    mine = [row for row in rows if row["utterance"] in held_out]
+    voiced = [row for row in mine if row["f0_hz"] is not None]
+    assert counted.pitch.eval_hz.tolist() == [row["f0_hz"] for row in voiced]
+    assert counted.pitch.eval_codes.tolist() == [[row["q1"], row["q2"]] for row in voiced]
+    for part, chosen in (("eval", mine), ("train", [row for row in rows if row["utterance"] not in held_out])):
+        of_part = getattr(counted.phoneme, part)
+        assert of_part.sum() == 2 * len(chosen)
+        for layer, code, label in ((0, chosen[3]["q1"], "AA1"), (1, chosen[3]["q2"], "S"), (1, 0, "")):
+            number = counted.phoneme.classes.index(made.phone_classes[label])
+            naive = sum(row[f"q{layer + 1}"] == code and row["phone"] == label for row in chosen)
+            assert of_part[layer, code, number] == naive
+        speaker = counted.speaker.classes.index("20")
+        assert getattr(counted.speaker, part)[0, :, speaker].sum() == sum(row["speaker"] == "20" for row in chosen)
+    assert counted.pitch.total[0].sum() == pytest.approx(
+        sum(r["f0_hz"] or 0 for r in rows if r["utterance"] not in held_out)
+    )
 
 
 def contents(folder) -> dict[str, bytes]:

@@ -73,7 +73,7 @@ def read(tokens: Tokens, split: Split) -> Counts:
     eval_codes: list[np.ndarray] = []
     eval_hz: list[np.ndarray] = []
     for shard in track(tokens.shards, len(tokens.shards), "count", "shard"):
-        frame = pl.scan_parquet(shard).join(parts, on="utterance").with_columns(
+        frame = pl.scan_parquet(shard).join(parts, on="utterance", maintain_order="left").with_columns(
             phoneme=pl.col("phone").replace_strict(phoneme_of, default=-1, return_dtype=pl.Int64),
             speaker=pl.col("speaker").replace_strict(classes["speaker"], default=-1, return_dtype=pl.Int64),
         ).collect()  # fmt: skip
