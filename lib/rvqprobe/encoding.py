@@ -107,7 +107,7 @@ def _plan(rows: list[dict[str, Any]], corpus_dir: Path, folder: Path, made_from:
 
 def _labelling() -> str:
     """Return a key of the code and packages that read audio and label tokens."""
-    code = [store.file_digest(Path(module)) for module in (__file__, audio.__file__, pitch.__file__, phones.__file__)]
+    code = store.code_digest(__file__, audio.__file__, pitch.__file__, phones.__file__)
     return store.key(code, [version(name) for name in ("soundfile", "soxr", "librosa", "scipy", "textgrid")])
 
 

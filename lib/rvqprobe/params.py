@@ -155,8 +155,7 @@ def path(value: str) -> Path:
 def resolve(notebook: str, namespace: Mapping[str, Any]) -> SimpleNamespace:
     """Return the parameters of ``notebook`` out of its ``globals()``, checked, with folders as absolute paths."""
     values = check({p.name: namespace[p.name] for p in of(notebook)})
-    resolved = {k: path(v) if k.endswith("_dir") else v for k, v in values.items()}
-    return SimpleNamespace(**resolved)
+    return SimpleNamespace(**{k: path(v) if k.endswith("_dir") else v for k, v in values.items()})
 
 
 def parse(text: str) -> Any:

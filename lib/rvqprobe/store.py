@@ -141,6 +141,11 @@ def reuse_or_make(path: Path, made_from: str, make: Callable[[], dict[str, np.nd
     return arrays
 
 
+def code_digest(*files: str | Path) -> str:
+    """Return a key of the content of source files: part of the key of what they make."""
+    return key(sorted({file_digest(Path(file)) for file in files}))
+
+
 def array_digest(array: np.ndarray) -> str:
     """Return the sha256 of an array's type, shape and content."""
     return hashlib.sha256(f"{array.dtype}{array.shape}".encode() + np.ascontiguousarray(array).tobytes()).hexdigest()

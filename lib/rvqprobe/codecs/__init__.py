@@ -123,10 +123,9 @@ def require(codec: str, checkpoints_dir: Path) -> None:
 def fingerprint(codec: str, built: Codec) -> str:
     """Return a key of everything that shapes the codes: settings, weights, codebooks, code and packages."""
     content = settings(codec)
-    code = [*Path(__file__).parent.glob("*.py"), Path(rvq.__file__), Path(inspect.getfile(_module(content)))]
+    code = store.code_digest(*Path(__file__).parent.glob("*.py"), rvq.__file__, inspect.getfile(_module(content)))
     packages = [version(name) for name in ("torch", "torchaudio", "encodec", "speechtokenizer")]
-    digests = sorted({store.file_digest(file) for file in code})
-    return store.key(content, built.made_from, store.array_digest(built.codebooks), digests, packages)
+    return store.key(content, built.made_from, store.array_digest(built.codebooks), code, packages)
 
 
 def _module(content: dict[str, Any]) -> Any:

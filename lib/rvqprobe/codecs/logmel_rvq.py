@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -68,5 +67,5 @@ def build(source: Source, layers: int, codebook_size: int, mels: int) -> LogMelR
         books = rvq.fit(latents, layers, rvq.affordable(codebook_size, len(latents)), source.seed)
         return {"codebooks": np.stack(list(track(books, layers, "k-means", "codebook")))}
 
-    made_from = [layers, codebook_size, mels, store.file_digest(Path(__file__)), store.file_digest(Path(rvq.__file__))]
+    made_from = [layers, codebook_size, mels, store.code_digest(__file__, rvq.__file__)]
     return LogMelRVQ(source.name, source.fitted(made_from, fit)["codebooks"], source.device)

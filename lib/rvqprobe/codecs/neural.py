@@ -168,8 +168,7 @@ def fit_untrained(
             "codebooks": np.stack(list(track(books, layers, "k-means", "codebook"))),
         }
 
-    code = [store.file_digest(Path(file)) for file in (__file__, rvq.__file__)]
-    fitted = source.fitted([weights, rates, layers, size, *code], fit)
+    fitted = source.fitted([weights, rates, layers, size, store.code_digest(__file__, rvq.__file__)], fit)
     mean, spread = torch.from_numpy(fitted["mean"]), torch.from_numpy(fitted["spread"])
     model.encoder = nn.Sequential(model.encoder, Affine(1 / spread, -mean / spread))
     model.decoder = nn.Sequential(Affine(spread, mean), model.decoder)
