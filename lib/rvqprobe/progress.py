@@ -8,6 +8,7 @@ from typing import TypeVar
 from tqdm import tqdm
 
 warnings.filterwarnings("ignore", "IProgress not found")  # bars are text here
+warnings.filterwarnings("ignore", "clamping frac")  # seconds added up in another order come out a hair above the total
 
 T = TypeVar("T")
 FORMAT = "{desc}: {percentage:3.0f}%|{bar:30}| {n:.0f} of {total:.0f}{unit} [{elapsed}<{remaining}, {rate_fmt}]"
@@ -15,7 +16,6 @@ FORMAT = "{desc}: {percentage:3.0f}%|{bar:30}| {n:.0f} of {total:.0f}{unit} [{el
 
 def bar(total: float, label: str, unit: str) -> "tqdm[None]":
     """Return a bar to be advanced by hand; ``unit`` is what ``total`` counts, such as "utterance"."""
-    total *= 1 + 1e-9  # seconds added up in another order may come out a hair above, of which tqdm would warn
     return tqdm(total=total, desc=label, unit=f" {unit}", bar_format=FORMAT, file=sys.stdout, mininterval=0.5)
 
 
