@@ -103,33 +103,50 @@ def test_pitch_of_men_and_women(encode_page: Path, layout: Layout) -> None:
 
 def test_03_probe(probe_page: Path, layout: Layout) -> None:
     metrics = pl.read_parquet(layout.codec_metrics("tiny_rvq"))
-    assert metrics.height == 4 * 3 * 2 * 2
+    assert metrics.filter(metric="selectivity").height == 4 * 3 and metrics.filter(probe="bound").height == 4 * 3
     for task, names in TASK_METRICS.items():
-        assert set(metrics.filter(task=task)["metric"]) == set(names)
-    phoneme = dict(
-        metrics.filter(task="phoneme", metric="macro_f1", probe="linear").select("layer", "value").iter_rows()
-    )
+        for kind in ("linear", "lookup"):
+            own = metrics.filter(task=task, probe=kind, input="layer", lag_ms=0).filter(pl.col("metric").is_in(names))
+            assert own.height == 4 * 2 and own.select((pl.col("low") <= pl.col("high")).all()).item()
+    own = metrics.filter(input="layer", lag_ms=0)
+    phoneme = dict(own.filter(task="phoneme", metric="macro_f1", probe="linear").select("layer", "value").iter_rows())
     assert phoneme[1] > 4 * 0.025 and phoneme[1] > 2 * phoneme[4]
     accuracy = metrics.filter(task="phoneme", metric="accuracy", probe="lookup", layer=1)
     assert accuracy["value"][0] > accuracy["chance"][0] + 0.05
-    pitch = dict(metrics.filter(task="pitch", metric="r2", probe="linear").select("layer", "value").iter_rows())
+    pitch = dict(own.filter(task="pitch", metric="r2", probe="linear").select("layer", "value").iter_rows())
     assert pitch[1] > 0.3 and pitch[1] > pitch[4] + 0.2
+    leading = metrics.filter(input="components", metric="macro_f1", task="phoneme").sort("layer")["value"].to_list()
+    assert leading == pytest.approx([phoneme[layer] for layer in (1, 2, 3, 4)], abs=0.002)  # 40 dimensions of 40
+    utterance = own.filter(metric="utterance_accuracy", layer=1)["value"][0]
+    assert utterance > own.filter(task="speaker", metric="accuracy", probe="linear", layer=1)["value"][0]
+    lags = dict(
+        metrics.filter(task="phoneme", layer=1, metric="macro_f1", probe="linear", input="layer")
+        .select("lag_ms", "value")
+        .iter_rows()
+    )
+    assert (
+        sorted(lags) == [-80, -60, -40, -20, 0, 20, 40, 60, 80] and abs(max(lags, key=lags.get)) <= 20
+    )  # centred frames
+    usable = own.filter(metric="v_information", task="phoneme").sort("layer")["value"].to_list()
+    shared = own.filter(metric="mi", task="phoneme").sort("layer")["value"].to_list()
+    assert 0.5 < usable[0] < shared[0] < 8 and shared[0] > 2 * shared[3]
+    recalls = pl.read_parquet(layout.recalls("tiny_rvq"))
+    assert set(recalls["level"]) == {"phone", "broad class"} and recalls.filter(level="broad class").height == 4 * 7
     saved = read_arrays(layout.probe("tiny_rvq", 2, "phoneme"))
     assert saved["coef"].shape == (40, 40) and saved["converged"] and len(saved["classes"]) == 40
-    assert "All 8 iterative probes converged." in printed(probe_page)
+    assert "All 40 iterative probes converged." in printed(probe_page)
 
 
 def test_04_report(report_page: Path, layout: Layout) -> None:
     metrics = pl.read_parquet(layout.metrics)
     assert metrics.equals(pl.read_parquet(layout.codec_metrics("tiny_rvq")))
     page = report_page.read_text()
-    best = metrics.filter(task="phoneme", metric="macro_f1", probe="linear").sort("value")[-1]
-    assert (
-        f"macro-F1 is highest in layer {best['layer'][0]} ({best['value'][0]:.3f}, chance {best['chance'][0]:.3f})"
-        in page
-    )
+    own = metrics.filter(task="phoneme", metric="macro_f1", probe="linear", input="layer", lag_ms=0)
+    best = own.sort("value").row(-1, named=True)
+    interval = f"95 % interval {best['low']:.3f} to {best['high']:.3f}, chance {best['chance']:.3f}"
+    assert f"macro-F1 is highest in layer {best['layer']} ({best['value']:.3f}, {interval})" in page
     assert "none of its 5 predictions is tested here" in page
-    for value in metrics.filter(pl.col("value") > 0)["value"]:
+    for value in metrics.filter(pl.col("value") > 0, lag_ms=0)["value"]:
         assert f"{value:,.3f}" in page
 
 
@@ -146,7 +163,7 @@ def test_pages_ask_nothing_of_the_network(
 
 @pytest.mark.needs("chromium")
 def test_a_browser_draws_every_figure(report_page: Path, encode_page: Path, tmp_path: Path) -> None:
-    for page, number in ((report_page, 3), (encode_page, 3)):
+    for page, number in ((report_page, 9), (encode_page, 3)):
         command = [
             CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
             "--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={tmp_path}", "--virtual-time-budget=20000",

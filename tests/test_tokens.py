@@ -56,28 +56,27 @@ def test_tokens_bear_their_labels(corpus_dir) -> None:
     assert table.about["layers"] == 2 and table.about["codebook_size"] == 8 and table.about["dimension"] == 3
 
 
-def test_counts_of_a_token_table_are_those_of_its_rows_in_their_order(corpus_dir) -> None:
+def test_counts_of_a_token_table_are_those_of_its_rows(corpus_dir) -> None:
     table = encode(corpus_dir, Toy())
     made, _, _ = make(corpus_dir)
-    counted = counts.read(table, made)
+    counted = counts.read(table, made, 0)
     held_out = made.utterances.filter(part="eval")["utterance"].to_list()
     rows = table.frame().collect().rows(named=True)
     mine = [row for row in rows if row["utterance"] in held_out]
-    voiced = [row for row in mine if row["f0_hz"] is not None]
-    assert counted.pitch.eval_hz.tolist() == [row["f0_hz"] for row in voiced]
-    assert counted.pitch.eval_codes.tolist() == [[row["q1"], row["q2"]] for row in voiced]
+    voiced = [row["f0_hz"] for row in rows if row["f0_hz"] is not None]
+    assert counted.pitch.hz[0].sum() == sum(voiced) and counted.pitch.n[1].sum() == len(voiced)
     for part, chosen in (("eval", mine), ("train", [row for row in rows if row["utterance"] not in held_out])):
-        of_part = getattr(counted.phoneme, part)
+        of_part = getattr(counted.labels["phoneme"], part)
         assert of_part.sum() == 2 * len(chosen)
         for layer, code, label in ((0, chosen[3]["q1"], "AA1"), (1, chosen[3]["q2"], "S"), (1, 0, "")):
-            number = counted.phoneme.classes.index(made.phone_classes[label])
+            number = counted.labels["phoneme"].classes.index(made.phone_classes[label])
             naive = sum(row[f"q{layer + 1}"] == code and row["phone"] == label for row in chosen)
             assert of_part[layer, code, number] == naive
-        speaker = counted.speaker.classes.index("20")
-        assert getattr(counted.speaker, part)[0, :, speaker].sum() == sum(row["speaker"] == "20" for row in chosen)
-    assert counted.pitch.total[0].sum() == pytest.approx(
-        sum(r["f0_hz"] or 0 for r in rows if r["utterance"] not in held_out)
-    )
+        speakers = counted.labels["speaker"]
+        number = speakers.classes.index("20")
+        assert getattr(speakers, part)[0, :, number].sum() == sum(row["speaker"] == "20" for row in chosen)
+    training = sum(row["f0_hz"] or 0 for row in rows if row["utterance"] not in held_out)
+    assert counted.pitch.hz[0, :, : counts.FOLDS].sum() == pytest.approx(training)
 
 
 def contents(folder) -> dict[str, bytes]:

@@ -3,6 +3,7 @@
 import html
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -27,8 +28,22 @@ UNTRAINED = "-untrained"
 """Ending of an untrained codec's name."""
 SPARE = ("#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "x", "triangle-down")
-METRIC_NAMES = {"macro_f1": "macro-F1", "accuracy": "accuracy", "r2": "R²", "mae_hz": "mean absolute error (Hz)"}
-LOOKS = {"linear": "solid", "lookup": "dash", "chance": "dot"}
+METRIC_NAMES = {
+    "macro_f1": "macro-F1",
+    "accuracy": "accuracy",
+    "r2": "R²",
+    "mae_hz": "mean absolute error (Hz)",
+    "utterance_accuracy": "accuracy, whole utterance",
+}
+LOOKS = {
+    "linear": "solid",
+    "difference": "solid",
+    "mutual information": "solid",
+    "lookup": "dash",
+    "128 components": "dash",
+    "V-information": "dash",
+    "chance": "dot",
+}
 
 
 def style(codecs: Sequence[str]) -> dict[str, tuple[str, str]]:
@@ -60,35 +75,190 @@ def finish(figure: go.Figure, title: str, height: int = 420) -> go.Figure:
     return figure
 
 
-def by_layer(metrics: pl.DataFrame, task: str, title: str) -> go.Figure:
-    """Draw the two metrics of ``task`` over the RVQ layers, all codecs: linear solid, lookup dashed, chance dotted."""
-    mine = metrics.filter(task=task, input="layer")
-    names, codecs = mine["metric"].unique(maintain_order=True), mine["codec"].unique(maintain_order=True).to_list()
-    figure = make_subplots(rows=1, cols=max(1, len(names)), horizontal_spacing=0.11)
-    looks = style(codecs)
-    for column, metric in enumerate(names, 1):
-        for codec in codecs:
-            colour, symbol = looks[codec]
-            of_codec = mine.filter(metric=metric, codec=codec).sort("layer")
-            chance = of_codec.filter(probe="linear").with_columns(probe=pl.lit("chance"), value="chance")
-            for (probe,), rows in pl.concat([of_codec, chance]).group_by("probe", maintain_order=True):
+def curves(panels: dict[str, pl.DataFrame], x: str, title: str, columns: int = 3) -> go.Figure:
+    """Draw ``panels`` (by what they show): a curve a codec and look over column ``x`` ("layer" or "lag_ms").
+
+    Columns ``codec, look`` (one of ``LOOKS``), ``value`` and, as null where there is none, ``low, high`` (the 95 % interval,
+    drawn as a band about solid curves, cut where it is wider than all that the curves span) and ``chance`` (dotted).
+    """
+    drawn = pl.concat([rows.select("codec", "look") for rows in panels.values()])
+    looks = style(drawn["codec"].unique(maintain_order=True).to_list())
+    across, down = min(columns, len(panels)), -(-len(panels) // columns)
+    figure = make_subplots(
+        rows=down,
+        cols=across,
+        horizontal_spacing=0.17 / across,
+        vertical_spacing=0.3 / down,
+        subplot_titles=list(panels),
+    )
+    figure.update_annotations(font_size=13)
+    for number, rows in enumerate(panels.values()):
+        where = {"row": number // across + 1, "col": number % across + 1}
+        for (codec, look), curve in rows.sort(x).group_by("codec", "look", maintain_order=True):
+            colour, symbol = looks[str(codec)]
+            name, at = (codec if LOOKS[str(look)] == "solid" else f"{codec}, {look}"), curve[x].to_list()
+            common: dict[str, Any] = {"x": at, "legendgroup": codec, "showlegend": False, **where}
+            if LOOKS[str(look)] == "solid" and curve["low"].null_count() == 0:
+                edge = {
+                    **common,
+                    "mode": "lines",
+                    "line": {"width": 0},
+                    "hoverinfo": "skip",
+                    "fillcolor": _veil(colour),
+                }
+                figure.add_scatter(y=curve["high"].to_list(), **edge)
+                figure.add_scatter(y=curve["low"].to_list(), fill="tonexty", **edge)
+            figure.add_scatter(
+                y=curve["value"].to_list(), name=name, mode="lines+markers", line={"color": colour, "dash": LOOKS[str(look)], "width": 2},
+                marker={"symbol": symbol if LOOKS[str(look)] == "solid" else f"{symbol}-open", "size": 7},
+                hovertemplate=f"{x.split('_')[0]} %{{x}}: %{{y:.4f}}", **common,
+            )  # fmt: skip
+            if LOOKS[str(look)] == "solid" and curve["chance"].null_count() == 0:
+                dotted = {"color": colour, "dash": LOOKS["chance"], "width": 1.5}
                 figure.add_scatter(
-                    x=rows["layer"].to_list(), y=rows["value"].to_list(), name=codec if probe == "linear" else f"{codec}, {probe}",
-                    legendgroup=codec, showlegend=column == 1 and probe == "linear",
-                    mode="lines" if probe == "chance" else "lines+markers",
-                    line={"color": colour, "dash": LOOKS[probe], "width": 1.5 if probe == "chance" else 2},
-                    marker={"symbol": symbol if probe == "linear" else f"{symbol}-open", "size": 8},
-                    hovertemplate="layer %{x}: %{y:.4f}", row=1, col=column,
-                )  # fmt: skip
-        figure.update_yaxes(title_text=METRIC_NAMES[metric], row=1, col=column)
-        if metric != "r2":
-            figure.update_yaxes(rangemode="tozero", row=1, col=column)
-    for probe, dash in LOOKS.items():
+                    y=curve["chance"].to_list(), name=f"{codec}, chance", mode="lines", line=dotted, **common
+                )
+        if x == "layer":
+            figure.update_xaxes(dtick=1 if rows.is_empty() or rows["layer"].max() <= 16 else 5, **where)
+        figure.update_yaxes(range=_reach(rows), **where)
+    dotted = ["chance"] if any(rows["chance"].count() for rows in panels.values()) else []
+    _legend(figure, looks, [*drawn["look"].unique(maintain_order=True), *dotted])
+    figure.update_xaxes(title_text="RVQ layer" if x == "layer" else "label taken at (ms from the token's centre)")
+    return finish(figure, title, 190 + 300 * down).update_layout(margin_t=90)
+
+
+def _reach(rows: pl.DataFrame) -> list[float] | None:
+    """Return the range of an axis that holds all curves, and of their bands as much again."""
+    drawn = [v for name in ("value", "chance") for v in rows[name].drop_nulls()]
+    if not drawn:
+        return None
+    bottom, top = min(drawn), max(drawn)
+    span = max(top - bottom, 1e-3)
+    low, high = (rows[name].drop_nulls().to_list() for name in ("low", "high"))
+    bottom, top = max(min([bottom, *low]), bottom - span), min(max([top, *high]), top + span)
+    return [bottom - 0.05 * span, top + 0.05 * span]
+
+
+def _veil(colour: str) -> str:
+    return f"rgba({', '.join(str(int(colour[i : i + 2], 16)) for i in (1, 3, 5))}, 0.18)"
+
+
+def _legend(figure: go.Figure, looks: dict[str, tuple[str, str]], dashes: list[str]) -> None:
+    for codec, (colour, symbol) in looks.items():
         figure.add_scatter(
-            x=[None], y=[None], mode="lines", name=probe, line={"color": "#000000", "dash": dash, "width": 1.5}
+            x=[None], y=[None], mode="lines+markers", name=codec, legendgroup=codec, line={"color": colour, "width": 2},
+            marker={"symbol": symbol, "size": 7},
+        )  # fmt: skip
+    for look in dashes:
+        figure.add_scatter(
+            x=[None], y=[None], mode="lines", name=look, line={"color": "#000000", "dash": LOOKS[look], "width": 1.5}
         )
-    figure.update_xaxes(title_text="RVQ layer", dtick=1 if mine.is_empty() or mine["layer"].max() <= 16 else 5)
-    return finish(figure, title, 460)
+
+
+def _rows(
+    metrics: pl.DataFrame, task: str, metric: str, looks: dict[str, str], layer: int | None = None
+) -> pl.DataFrame:
+    """Return the rows of ``metric`` that are drawn, unlagged or of one ``layer``; ``looks`` names probes (or an input)."""
+    name = pl.when(pl.col("input") == "layer").then(pl.col("probe")).otherwise(pl.col("input"))
+    kept = metrics.filter(
+        pl.col("lag_ms") == 0 if layer is None else pl.col("layer") == layer, task=task, metric=metric
+    )
+    return kept.with_columns(look=name.replace_strict(looks, default=None, return_dtype=pl.String)).drop_nulls("look")
+
+
+def by_layer(metrics: pl.DataFrame, task: str, title: str) -> go.Figure:
+    """Draw the metrics of ``task`` over the RVQ layers, all codecs: linear solid, lookup dashed, chance dotted."""
+    shown = {"pitch": ("r2", "mae_hz"), "speaker": ("macro_f1", "accuracy", "utterance_accuracy")}
+    names = shown.get(task, ("macro_f1", "accuracy"))
+    looks = {"linear": "linear", "lookup": "lookup"}
+    return curves({METRIC_NAMES[name]: _rows(metrics, task, name, looks) for name in names}, "layer", title)
+
+
+def information(metrics: pl.DataFrame, title: str) -> go.Figure:
+    """Draw what codes and labels share, in bits, by layer: corrected mutual information solid, V-information dashed."""
+    panels = {}
+    for task in ("phoneme", "speaker", "pitch"):
+        of_counts = _rows(metrics, task, "mi_corrected", {"counts": "mutual information"})
+        usable = _rows(metrics, task, "v_information", {"unbalanced": "V-information"})
+        panels[f"{task} (bits a token)"] = pl.concat([of_counts, usable]).with_columns(chance=None)
+    return curves(panels, "layer", title)
+
+
+def capacity(metrics: pl.DataFrame, title: str) -> go.Figure:
+    """Draw linear probes beside those on 128 components (above) and their selectivity (below), by layer."""
+    looks = {"linear": "linear", "components": "128 components"}
+    primary = {"phoneme": "macro_f1", "speaker": "macro_f1", "pitch": "r2"}
+    panels = {f"{task}, {METRIC_NAMES[name]}": _rows(metrics, task, name, looks) for task, name in primary.items()}
+    for task in primary:
+        panels[f"{task}, selectivity"] = _rows(metrics, task, "selectivity", looks)
+    return curves(panels, "layer", title)
+
+
+def lags(metrics: pl.DataFrame, title: str) -> go.Figure:
+    """Draw layer 1's scores for phones and F0 taken before and after the token's centre."""
+    looks = {"linear": "linear"}
+    panels = {
+        f"{task}, {METRIC_NAMES[name]}": _rows(metrics, task, name, looks, layer=1)
+        for task, name in (("phoneme", "macro_f1"), ("pitch", "r2"))
+    }
+    return curves(panels, "lag_ms", title)
+
+
+def differences(table: pl.DataFrame, title: str) -> go.Figure:
+    """Draw the differences of ``measures.compare`` between the first codec and each other one, by layer."""
+    drawn = table.with_columns(
+        value="difference", codec=pl.format("{} − {}", "codec", "minus"), look=pl.lit("difference"), chance=None
+    )
+    first = drawn.filter(pl.col("codec").str.starts_with(table["codec"][0] + " ")) if len(table) else drawn
+    names = {"phoneme": "macro-F1", "speaker": "macro-F1", "pitch": "R²"}
+    panels = {f"{task}, difference in {name}": first.filter(task=task) for task, name in names.items()}
+    return curves(panels, "layer", title).add_hline(0, line={"color": "#000000", "width": 1})
+
+
+def broad_classes(recalls: pl.DataFrame, title: str) -> go.Figure:
+    """Draw the recall of each broad class by layer, with intervals."""
+    rows = recalls.filter(level="broad class").with_columns(value="recall", look=pl.lit("linear"), chance=None)
+    names = rows["class"].unique(maintain_order=True)
+    return curves({f"{name}, recall": rows.filter(pl.col("class") == name) for name in names}, "layer", title, 4)
+
+
+def phones(recalls: pl.DataFrame, title: str) -> go.Figure:
+    """Draw the recall of each phone (rows, by broad class) in each layer (columns), a panel a codec."""
+    rows = recalls.filter(level="phone")
+    codecs = rows["codec"].unique(maintain_order=True).to_list()
+    figure = make_subplots(
+        rows=1, cols=max(1, len(codecs)), shared_yaxes=True, subplot_titles=codecs, horizontal_spacing=0.02
+    )
+    order = rows["class"].unique(maintain_order=True).to_list()
+    for column, codec in enumerate(codecs, 1):
+        table = rows.filter(codec=codec).pivot(on="layer", index="class", values="recall")
+        figure.add_heatmap(
+            x=table.columns[1:], y=table["class"].to_list(), z=table.drop("class").rows(), zmin=0, zmax=1, coloraxis="coloraxis",
+            hovertemplate="%{y}, layer %{x}: %{z:.3f}<extra></extra>", row=1, col=column,
+        )  # fmt: skip
+    figure.update_yaxes(categoryorder="array", categoryarray=order[::-1], dtick=1, tickfont_size=10)
+    figure.update_xaxes(title_text="RVQ layer", type="category")
+    figure.update_layout(coloraxis={"colorscale": "Greys", "cmin": 0, "cmax": 1, "colorbar_title_text": "recall"})
+    return finish(figure, title, 190 + 15 * max(10, len(order))).update_layout(margin={"b": 60, "t": 90})
+
+
+def confusion(confusions: pl.DataFrame, task: str, layer: int, classes: Sequence[str], title: str) -> go.Figure:
+    """Draw the confusion matrix of a ``task`` and ``layer``: of each true class's held-out tokens, the share said to be which."""
+    mine = confusions.filter(task=task, layer=layer)
+    number = {name: n for n, name in enumerate(classes)}
+    matrix = np.zeros((len(classes), len(classes)))
+    for true, said, tokens in mine.select("true", "said", "tokens").iter_rows():
+        matrix[number[true], number[said]] = tokens
+    shares = np.round(matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1), 4)
+    figure = go.Figure(
+        go.Heatmap(
+            x=list(classes), y=list(classes), z=shares.tolist(), colorscale="Greys", zmin=0, zmax=1, colorbar_title_text="share",
+            hovertemplate="%{y} said to be %{x}: %{z:.3f}<extra></extra>",
+        )
+    )  # fmt: skip
+    figure.update_xaxes(title_text="said", type="category", dtick=1, tickangle=-90, tickfont_size=10)
+    figure.update_yaxes(title_text="true", type="category", dtick=1, tickfont_size=10, autorange="reversed")
+    return finish(figure, title, 720).update_layout(margin_b=60)
 
 
 def bars(table: pl.DataFrame, x: str, y: str, colour: str, title: str) -> go.Figure:
@@ -183,9 +353,10 @@ def code_use(use: np.ndarray, title: str) -> go.Figure:
     return finish(figure, title, 360)
 
 
-def folded(title: str, *tables: pl.DataFrame) -> HTML:
+def folded(title: str, *tables: pl.DataFrame, decimals: int = 3) -> HTML:
     """Return tables as HTML under a ``title`` that opens and closes them."""
-    return HTML(f"<details><summary>{html.escape(title)}</summary>{''.join(table(t).data for t in tables)}</details>")
+    inside = "".join(table(t, decimals).data for t in tables)
+    return HTML(f"<details><summary>{html.escape(title)}</summary>{inside}</details>")
 
 
 def table(content: pl.DataFrame, decimals: int = 3) -> HTML:

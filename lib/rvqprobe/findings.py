@@ -3,30 +3,36 @@
 Every threshold that turns a number into a word stands here by name, and in the sentence that uses it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
 import polars as pl
 
+from rvqprobe.measures import PRIMARY, Profiles
 from rvqprobe.params import codec_name, is_trained
 
 SHARP = 1.5
 """Layer 1 is "sharply" the best where its score is at least so many times that of layer 2."""
 WEAK = 0.3
 """R² under which F0 counts as weakly linear in a layer."""
-PRIMARY = {"phoneme": ("macro_f1", "macro-F1"), "speaker": ("macro_f1", "macro-F1"), "pitch": ("r2", "R²")}
+NAMES = {"macro_f1": "macro-F1", "r2": "R²", "accuracy": "accuracy"}
 STUDIED = ("encodec", "speechtokenizer")
 """The trained codecs that the hypothesis speaks of."""
 
 
 def profile(metrics: pl.DataFrame, codec: str, task: str) -> list[float]:
     """Return the linear probe's primary metric of a task over the layers; empty where there is none."""
-    rows = metrics.filter(codec=codec, task=task, metric=PRIMARY[task][0], probe="linear", input="layer")
+    return _column(metrics, codec, task, PRIMARY[task], "linear")
+
+
+def _column(metrics: pl.DataFrame, codec: str, task: str, metric: str, probe: str, input: str = "layer") -> list[float]:
+    rows = metrics.filter(codec=codec, task=task, metric=metric, probe=probe, input=input, lag_ms=0)
     return rows.sort("layer")["value"].to_list()
 
 
 def chance(metrics: pl.DataFrame, codec: str, task: str) -> float:
     """Return the chance level of a task's primary metric."""
-    return metrics.filter(codec=codec, task=task, metric=PRIMARY[task][0])["chance"][0]
+    return metrics.filter(codec=codec, task=task, metric=PRIMARY[task], probe="linear")["chance"][0]
 
 
 def best(scores: list[float]) -> int:
@@ -49,72 +55,126 @@ def caution(codecs: Sequence[str]) -> str:
 def summary(metrics: pl.DataFrame) -> Iterator[str]:
     """Yield one sentence a codec and task: where the linear probe scores best, and how it compares with chance."""
     for codec in metrics["codec"].unique(maintain_order=True):
-        for task, (_, name) in PRIMARY.items():
-            scores = profile(metrics, codec, task)
+        for task, metric in PRIMARY.items():
+            scores, name = profile(metrics, codec, task), NAMES[metric]
             if not scores:
                 yield f"{codec}, {task}: nothing to score, since no token of the study has such a label in both parts."
                 continue
             top, level = best(scores), chance(metrics, codec, task)
+            rows = metrics.filter(codec=codec, task=task, metric=metric, probe="linear", input="layer", lag_ms=0)
+            low, high = rows.filter(layer=top).select("low", "high").row(0)
+            above = rows.filter(pl.col("low") > pl.col("chance")).height
+            interval = f"95 % interval {low:.3f} to {high:.3f}, " if low is not None else ""
             yield (
-                f"{codec}, {task}: {name} is highest in layer {top} ({scores[top - 1]:.3f}, chance {level:.3f}) and "
-                f"{scores[0]:.3f} in layer 1, {scores[-1]:.3f} in layer {len(scores)}; "
-                f"{sum(score > level for score in scores)} of {len(scores)} layers are above chance."
+                f"{codec}, {task}: {name} is highest in layer {top} ({scores[top - 1]:.3f}, {interval}chance {level:.3f}) and "
+                f"{scores[0]:.3f} in layer 1, {scores[-1]:.3f} in layer {len(scores)}; the interval lies above chance in "
+                f"{above} of {len(scores)} layers."
             )
 
 
-def verdict(metrics: pl.DataFrame) -> pl.DataFrame:
+def capacity(metrics: pl.DataFrame, dimensions: dict[str, int]) -> Iterator[str]:
+    """Yield two sentences a codec: where lookup and linear probes differ most, and why; ``dimensions`` are its codebooks'."""
+    for codec in metrics["codec"].unique(maintain_order=True):
+        gaps = []
+        for task, metric in PRIMARY.items():
+            pairs = zip(*(_column(metrics, codec, task, metric, probe) for probe in ("lookup", "linear")), strict=True)
+            gaps += [(lookup - linear, task, metric, layer) for layer, (lookup, linear) in enumerate(pairs, 1)]
+        if not gaps:
+            continue
+        gap, task, metric, layer = max(gaps, key=lambda g: abs(g[0]))
+        side = "above" if gap > 0 else "below"
+        yield (
+            f"{codec}: the lookup probe differs most from the linear one for {task} in layer {layer}, where it lies "
+            f"{abs(gap):.3f} ({NAMES[metric]}) {side} it."
+        )
+        use = metrics.filter(codec=codec, probe="control", metric="accuracy", task="phoneme")["value"]
+        memory = (
+            f"it names {use.mean():.0%} of labels drawn at random for each code" if len(use) else "no control was run"
+        )
+        yield (
+            f"A lookup probe may answer anything for each code and so has nothing to learn from geometry; the linear probe is "
+            f"held to {dimensions[codec]} dimensions, in which {memory}: the nearer this is to 100 %, the more it is a lookup "
+            "probe itself, and the smaller their difference has to be."
+        )
+
+
+def equal_dimension(metrics: pl.DataFrame, dimensions: dict[str, int], components: int) -> Iterator[str]:
+    """Yield a sentence a codec: how far its scores move when the probe sees ``components`` dimensions."""
+    for codec, dimension in dimensions.items():
+        moves = []
+        for task, metric in PRIMARY.items():
+            own, leading = (_column(metrics, codec, task, metric, "linear", i) for i in ("layer", "components"))
+            moves += [(abs(b - a), f"{task}, layer {n}") for n, (a, b) in enumerate(zip(own, leading, strict=True), 1)]
+        if moves:
+            move, where = max(moves)
+            why = "these are all it has" if dimension <= components else f"of its {dimension}"
+            yield f"{codec}: on {min(components, dimension)} dimensions ({why}) no score moves by more than {move:.4f} ({where})."
+
+
+def compared(table: pl.DataFrame) -> Iterator[str]:
+    """Yield a sentence a task and pair of codecs of ``measures.compare``: in how many layers the interval leaves out 0."""
+    if table.is_empty():
+        yield "This study has one codec, so there is nothing to compare."
+    for (task, codec, other), rows in table.group_by("task", "codec", "minus", maintain_order=True):
+        above, below = rows.filter(pl.col("low") > 0).height, rows.filter(pl.col("high") < 0).height
+        yield (
+            f"{task}, {NAMES[PRIMARY[str(task)]]}: {codec} lies above {other} in {above} of {rows.height} layers, below in "
+            f"{below}."
+        )
+
+
+def verdict(profiles: Profiles) -> pl.DataFrame:
     """Return what the hypothesis predicts of each trained codec, what was measured, and whether they agree.
 
-    Columns ``prediction, codec, measured, agrees`` ("yes", "no" or "not tested", where the study lacks the codec).
+    Columns ``prediction, codec, measured, agrees`` ("yes", "no" or "not tested", where the study lacks the codec) and
+    ``in draws``, the share of bootstrap draws that agree with the prediction.
     """
-    studied = metrics["codec"].unique().to_list()
-    rows = []
+    rows: list[tuple] = []
     for prediction, codec, judge in _predictions():
-        task = prediction.split(":")[0]
-        scores = profile(metrics, codec, task) if codec in studied else []
-        if len(scores) < 2:
-            rows.append((prediction, codec, "not in this study", "not tested"))
+        drawn = profiles.get((codec, prediction.split(":")[0]))
+        if drawn is None or drawn.shape[1] < 2:
+            rows.append((prediction, codec, "not in this study", "not tested", None))
         else:
-            measured, agrees = judge(scores)
-            rows.append((prediction, codec, measured, "yes" if agrees else "no"))
-    return pl.DataFrame(rows, ["prediction", "codec", "measured", "agrees"], orient="row")
+            measured, agrees = judge(drawn)
+            rows.append((prediction, codec, measured, "yes" if agrees[0] else "no", float(agrees[1:].mean())))
+    names = ["prediction", "codec", "measured", "agrees"]
+    return pl.DataFrame(rows, dict.fromkeys(names, pl.String) | {"in draws": pl.Float64}, orient="row")
 
 
-def _predictions() -> Iterator[tuple]:
+Judged = tuple[str, np.ndarray]
+
+
+def _sharp(drawn: np.ndarray) -> Judged:
+    scores = drawn[0].tolist()
+    sharp = (drawn.argmax(axis=1) == 0) & (drawn[:, 0] >= SHARP * drawn[:, 1])
+    return f"best in layer {best(scores)}; layer 1 has {scores[0]:.3f}, layer 2 {scores[1]:.3f}", sharp
+
+
+def _beyond_first_quarter(drawn: np.ndarray) -> Judged:
+    scores, top = drawn[0].tolist(), best(drawn[0].tolist())
+    said = f"best in layer {top} of {len(scores)} ({scores[top - 1]:.3f}; layer 1 has {scores[0]:.3f})"
+    return said, drawn.argmax(axis=1) + 1 > drawn.shape[1] / 4
+
+
+def _weak(drawn: np.ndarray) -> Judged:
+    scores = drawn[0].tolist()
+    return f"highest R² is {max(scores):.3f}, in layer {best(scores)}", drawn.max(axis=1) < WEAK
+
+
+def _predictions() -> Iterator[tuple[str, str, Callable[[np.ndarray], Judged]]]:
     sharp = f"phoneme: layer 1 is the best, with at least {SHARP:g} times the macro-F1 of layer 2"
-    yield (
-        sharp,
-        "speechtokenizer",
-        lambda s: (
-            f"best in layer {best(s)}; layer 1 has {s[0]:.3f}, layer 2 {s[1]:.3f}",
-            best(s) == 1 and s[0] >= SHARP * s[1],
-        ),
-    )
+    yield sharp, "speechtokenizer", _sharp
     for codec in STUDIED:
-        yield (
-            "speaker: the best layer lies beyond the first quarter of the layers",
-            codec,
-            lambda s: (
-                f"best in layer {best(s)} of {len(s)} ({s[best(s) - 1]:.3f}; layer 1 has {s[0]:.3f})",
-                best(s) > len(s) / 4,
-            ),
-        )
+        yield "speaker: the best layer lies beyond the first quarter of the layers", codec, _beyond_first_quarter
     for codec in STUDIED:
-        yield (
-            f"pitch: R² is under {WEAK:g} in every layer",
-            codec,
-            lambda s: (
-                f"highest R² is {max(s):.3f}, in layer {best(s)}",
-                max(s) < WEAK,
-            ),
-        )
+        yield f"pitch: R² is under {WEAK:g} in every layer", codec, _weak
 
 
-def conclusion(metrics: pl.DataFrame) -> str:
+def conclusion(profiles: Profiles) -> str:
     """Return one sentence: how many of the hypothesis's predictions this study could test, and how they came out."""
-    outcome = verdict(metrics)["agrees"].to_list()
+    outcome = verdict(profiles)["agrees"].to_list()
     tested = len(outcome) - outcome.count("not tested")
-    codecs = ", ".join(metrics["codec"].unique(maintain_order=True))
+    codecs = ", ".join(dict.fromkeys(codec for codec, _ in profiles))
     if not tested:
         return (
             f"This study holds {codecs} only. The hypothesis speaks of trained EnCodec and SpeechTokenizer, so none of "

@@ -29,19 +29,22 @@ class Parameter:
     notebooks: str
     """Numbers of the notebooks that read it, such as "12" for 01_split and 02_encode."""
     choices: tuple[str, ...] = ()
+    """Words that it may be; of a number, words that it may be besides."""
     minimum: float | None = None
 
     def check(self, value: Any) -> Any:
         """Return ``value`` in this parameter's kind (an integer will do for a float); ParameterError otherwise."""
         kind = type(self.default)
+        if kind is not str and value in self.choices:
+            return value
         if kind is float and type(value) is int:
             value = float(value)
         if type(value) is not kind:
             raise ParameterError(
                 f"parameter {self.name} = {value!r} is a {type(value).__name__}, but it has to be a "
-                f"{kind.__name__}, such as {self.default!r}"
+                f"{kind.__name__}, such as {' or '.join([repr(self.default), *self.choices])}"
             )
-        if self.choices and value not in self.choices:
+        if kind is str and self.choices and value not in self.choices:
             raise ParameterError(f"parameter {self.name} = {value!r}: it has to be one of {', '.join(self.choices)}")
         if kind is list and not (value and all(type(item) is str for item in value)):
             raise ParameterError(f"parameter {self.name} = {value!r}: it has to be a list of names")
@@ -66,7 +69,7 @@ PARAMETERS = (
         "4",
     ),
     Parameter("eval_fraction", 0.1, "share of each speaker's utterances that is held out", "1", minimum=0.001),
-    Parameter("seed", 42, "seeds the choice of speakers, the split and everything random", "12", minimum=0),
+    Parameter("seed", 42, "seeds the choice of speakers, the split and everything random", "1234", minimum=0),
     Parameter(
         "max_utterances", 0, "0 means all, otherwise whole speakers, in seeded order, up to so many", "1", minimum=0
     ),
@@ -82,7 +85,14 @@ PARAMETERS = (
     Parameter("device", "auto", "where the codec runs", "2", ("auto", "cpu", "cuda", "mps")),
     Parameter("f0_min", 60.0, "lowest F0 looked for, Hz", "2", minimum=20),
     Parameter("f0_max", 400.0, "highest F0 looked for, Hz", "2", minimum=21),
-    Parameter("C", 1.0, "inverse strength of the L2 penalty, as in scikit-learn", "3", minimum=1e-12),
+    Parameter(
+        "C",
+        1.0,
+        "inverse strength of the L2 penalty, as in scikit-learn; auto: chosen on a tenth of the training part",
+        "3",
+        ("auto",),
+        minimum=1e-12,
+    ),
     Parameter("max_iter", 1000, "most iterations of a phoneme or speaker probe", "3", minimum=1),
     Parameter(
         "workers",

@@ -7,22 +7,28 @@ With T[c, y] training tokens of code c and class y, and E_c the embedding of cod
 which is the objective of ``sklearn.linear_model.LogisticRegression(C, class_weight="balanced")`` over the tokens.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import scipy.optimize
-import scipy.special
+import sklearn.linear_model
+from sklearn.base import BaseEstimator
+from sklearn.dummy import DummyClassifier
 
-TOLERANCE = 1e-6
-"""A probe has converged when no entry of the gradient of the mean loss, on whitened embeddings, exceeds this."""
+TOLERANCE = 1e-5
+"""A probe has converged when no entry of the gradient of the mean objective, on whitened embeddings, exceeds this, and
+none on the embeddings themselves ``SCIKIT_LEARNS``."""
+SCIKIT_LEARNS = 1e-4
+"""Default ``tol`` of scikit-learn's LogisticRegression: its bound on the gradient on the embeddings themselves."""
 ROUNDING = float(np.finfo(np.float32).eps)
 """Directions that the embeddings vary in by less than this share of the largest are rounding: codebooks are float32."""
 CUTOFF = 1e-3
 """Singular values below this share of the largest one count as zero in linear regression. Smaller ones belong to
 directions that a few training tokens span, along which codes that training never saw are thrown by kilohertz: with 1024
 codes in 1024 dimensions on an hour of speech, one such held-out token took R² from 0.04 to −8."""
-SMOOTHING = 1.0
-"""Tokens of the training prior that a lookup probe adds to each code."""
+SMOOTHINGS = (0.1, 1.0, 10.0, 100.0)
+"""Tokens of the training prior that a lookup probe may add to each code."""
 
 
 @dataclass(frozen=True)
@@ -42,15 +48,43 @@ class Logistic:
     iterations: int
     converged: bool
 
+    def log_proba(self, embeddings: np.ndarray) -> np.ndarray:
+        """Return the log probability of each present class at each row of ``embeddings`` (N, D), in nats."""
+        logits = _logits(embeddings.astype(np.float64) @ self.coef.T + self.intercept, len(self.present))
+        return logits - _softmax(logits.copy())[:, None]
+
     def predict(self, embeddings: np.ndarray) -> np.ndarray:
         """Return the class number of each row of ``embeddings`` (N, D)."""
-        logits = _logits(embeddings.astype(np.float64) @ self.coef.T + self.intercept, len(self.present))
-        return self.present[logits.argmax(axis=1)]
+        return self.present[self.log_proba(embeddings).argmax(axis=1)]
+
+    def to_sklearn(self, classes: list[str], C: float) -> BaseEstimator:
+        """Return a fitted ``LogisticRegression`` that names ``classes``; for a single class a constant classifier."""
+        names = np.array(classes)[self.present]
+        if len(names) == 1:
+            return DummyClassifier(strategy="most_frequent").fit(np.zeros((1, self.coef.shape[1])), names)
+        model = sklearn.linear_model.LogisticRegression(C=C)
+        order = names.argsort()  # scikit-learn's classes are sorted
+        sign = -1 if len(names) == 2 and order[0] else 1
+        rows = order if len(names) > 2 else slice(None)
+        model.coef_, model.intercept_ = sign * self.coef[rows], sign * self.intercept[rows]
+        model.classes_, model.n_iter_ = names[order], np.array([self.iterations], np.int32)
+        model.n_features_in_ = self.coef.shape[1]
+        return model
 
 
 def _logits(scores: np.ndarray, classes: int) -> np.ndarray:
     """Return (N, Y) logits; two classes have one score, one class has none, and the first class's logit is 0."""
     return scores if classes > 2 else np.hstack([np.zeros((len(scores), 1)), scores])
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    """Turn ``logits`` (N, Y) into probabilities, in place, and return the logarithm of each row's normaliser."""
+    highest = logits.max(axis=1, keepdims=True)
+    logits -= highest
+    np.exp(logits, out=logits)
+    total = logits.sum(axis=1, keepdims=True)
+    logits /= total
+    return (highest + np.log(total))[:, 0]
 
 
 def class_weights(counts: np.ndarray, balanced: bool) -> np.ndarray:
@@ -65,9 +99,9 @@ def fit_logistic(
     """Fit by L-BFGS in float64 to ``table`` (K, Y) training tokens by code and class, ``codebook`` (K, D).
 
     Three classes and more: softmax; two: scikit-learn's binary form (one coefficient vector); one: a constant. The
-    search runs on centred, whitened embeddings, where a tenth of the iterations does; the objective stays the one
-    above, and the gradient that is returned is the one in the embeddings' own coordinates. Raises ValueError where the
-    table is empty.
+    search runs on centred, whitened embeddings, where a tenth of the iterations does, and starts from the least-squares
+    fit to the log counts; the objective stays the one above, and the gradient that is returned is the one in the
+    embeddings' own coordinates. Raises ValueError where the table is empty.
     """
     present = np.flatnonzero(table.sum(axis=0))
     if not len(present):
@@ -75,61 +109,85 @@ def fit_logistic(
     used = np.flatnonzero(table.sum(axis=1))
     counts = table[np.ix_(used, present)].astype(np.float64)
     weighted = counts * class_weights(counts.sum(axis=0), balanced)
-    of_code, total = weighted.sum(axis=1), weighted.sum()
+    total = weighted.sum()
+    target, of_code, prior = weighted / total, weighted.sum(axis=1) / total, weighted.sum(axis=0) / total
     embeddings = codebook[used].astype(np.float64)
-    centre, basis = _whitening(embeddings, of_code, C, len(present))
-    inputs, stretch = (embeddings - centre) @ basis, np.square(basis).sum(axis=0)
+    centre, basis = _whitening(embeddings, of_code, len(present) / (C * total))
+    inputs, stretch = (embeddings - centre) @ basis, np.square(basis).sum(axis=0)[:, None] / (C * total)
     dropped = 0 if len(present) > 2 else 1
-    rows = len(present) - dropped
 
     def loss_and_residual(weights: np.ndarray, bias: np.ndarray, features: np.ndarray) -> tuple[float, np.ndarray]:
-        logits = _logits(features @ weights.T + bias, len(present))
-        normaliser = scipy.special.logsumexp(logits, axis=1, keepdims=True)
-        loss = of_code @ normaliser[:, 0] - np.vdot(weighted, logits)
-        return loss, (of_code[:, None] * np.exp(logits - normaliser) - weighted)[:, dropped:]
+        logits = _logits(features @ weights + bias, len(present))
+        gain = np.vdot(target, logits)
+        normaliser = _softmax(logits)
+        logits *= of_code[:, None]
+        logits -= target
+        return float(of_code @ normaliser - gain), logits[:, dropped:]
 
-    def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        weights, bias = flat.reshape(rows, -1)[:, :-1], flat.reshape(rows, -1)[:, -1]
-        loss, residual = loss_and_residual(weights, bias, inputs)
-        slope = np.column_stack([residual.T @ inputs + weights * stretch / C, residual.sum(axis=0)])
-        return (
-            loss + np.vdot(weights**2, np.broadcast_to(stretch, weights.shape)) / (2 * C)
-        ) / total, slope.ravel() / total
+    def unpack(flat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return flat[: weights.size].reshape(weights.shape), flat[weights.size :]
 
-    prior = np.log(weighted.sum(axis=0))
-    start = np.zeros((rows, inputs.shape[1] + 1))
-    start[:, -1] = (prior - prior[0])[dropped:]
-    options = {"maxiter": max_iter, "maxfun": 2 * max_iter + 10, "gtol": tolerance, "ftol": 0.0, "maxcor": 20}
-    found = (
-        scipy.optimize.minimize(objective, start.ravel(), jac=True, method="L-BFGS-B", options=options)
-        if rows
-        else None
-    )
-    solution = found.x.reshape(rows, -1) if found else start
-    coef = solution[:, :-1] @ basis.T
-    intercept = solution[:, -1] - coef @ centre
-    loss, residual = loss_and_residual(coef, intercept, embeddings)
-    slope = np.column_stack([residual.T @ embeddings + coef / C, residual.sum(axis=0)]) / total
-    return Logistic(
-        coef, intercept, present,
-        objective=float(loss + np.vdot(coef, coef) / (2 * C)),
-        gradient=float(np.abs(slope).max(initial=0)),
-        iterations=int(found.nit) if found else 0,
-        converged=bool(np.abs(found.jac).max() <= tolerance) if found else True,
-    )  # fmt: skip
+    def mean_objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        coefficients, bias = unpack(flat)
+        loss, residual = loss_and_residual(coefficients, bias, inputs)
+        penalty = stretch * coefficients
+        slope = np.concatenate([(inputs.T @ residual + penalty).ravel(), residual.sum(axis=0)])
+        return loss + np.vdot(penalty, coefficients) / 2, slope
+
+    def result(weights: np.ndarray, intercept: np.ndarray, iterations: int, steepest: float) -> Logistic:
+        coef = basis @ weights
+        bias = intercept - centre @ coef
+        loss, residual = loss_and_residual(coef, bias, embeddings)
+        slope = np.vstack([embeddings.T @ residual + coef / (C * total), residual.sum(axis=0)])
+        gradient = float(np.abs(slope).max(initial=0))
+        converged = bool(steepest <= tolerance and gradient <= SCIKIT_LEARNS)
+        objective = float(total * loss + np.vdot(coef, coef) / (2 * C))
+        return Logistic(coef.T, bias, present, objective, gradient, iterations, converged)
+
+    start = np.log(target + prior / counts.sum())
+    start -= start[:, :1] if dropped else start.mean(axis=1, keepdims=True)
+    intercept = (of_code @ start)[dropped:]
+    weights = inputs.T @ (of_code[:, None] * (start[:, dropped:] - intercept))
+    fitted, goal, done = result(weights, intercept, 0, 0.0 if not len(intercept) else np.inf), tolerance, 0
+    while not fitted.converged and done < max_iter:
+        options = {"maxiter": max_iter - done, "maxfun": 2 * max_iter, "gtol": goal, "ftol": 0.0, "maxcor": 20}
+        flat = np.concatenate([weights.ravel(), intercept])
+        found = scipy.optimize.minimize(mean_objective, flat, jac=True, method="L-BFGS-B", options=options)
+        weights, intercept = unpack(found.x)
+        done, goal = done + int(found.nit), goal / 4
+        fitted = result(weights, intercept, done, float(np.abs(found.jac).max()))
+        if not found.nit:
+            break
+    return fitted
 
 
-def _whitening(embeddings: np.ndarray, of_code: np.ndarray, C: float, classes: int) -> tuple[np.ndarray, np.ndarray]:
+def _whitening(embeddings: np.ndarray, share: np.ndarray, ridge: float) -> tuple[np.ndarray, np.ndarray]:
     """Return centre (D,) and basis (D, R) in which loss and penalty together curve alike in all directions.
 
-    Directions in which the embeddings do not vary (there are some where codes are fewer than dimensions) are left out:
-    their coefficients are zero at the optimum.
+    Directions in which the embeddings, each with its ``share`` of the tokens, do not vary (there are some where codes
+    are fewer than dimensions) are left out: their coefficients are zero at the optimum.
     """
-    share = of_code / of_code.sum()
     centre = share @ embeddings
-    _, deviation, directions = np.linalg.svd(np.sqrt(share)[:, None] * (embeddings - centre), full_matrices=False)
-    varies = deviation > ROUNDING * deviation[0]
-    return centre, directions[varies].T / np.sqrt(deviation[varies] ** 2 + classes / (C * of_code.sum()))
+    scaled = np.sqrt(share)[:, None] * (embeddings - centre)
+    variance, directions = np.linalg.eigh(scaled.T @ scaled)
+    varies = variance > ROUNDING**2 * variance[-1]
+    return centre, directions[:, varies] / np.sqrt(variance[varies] + ridge)
+
+
+def choose_C(
+    train: np.ndarray, validation: np.ndarray, codebook: np.ndarray, path: tuple[float, ...], max_iter: int
+) -> float:
+    """Return the C of ``path`` whose probe, fitted to ``train`` (K, Y), has the lowest balanced cross-entropy on ``validation``.
+
+    Classes without a token in ``train`` do not count.
+    """
+    losses = []
+    for C in path:
+        fitted = fit_logistic(train, codebook, C, max_iter)
+        held_out = validation[:, fitted.present].astype(np.float64)
+        of_class = held_out.sum(axis=0)
+        losses.append(-np.vdot(held_out / np.maximum(of_class, 1), fitted.log_proba(codebook)))
+    return path[int(np.argmin(losses))]
 
 
 @dataclass(frozen=True)
@@ -137,18 +195,24 @@ class Linear:
     """A fitted linear regression over the codes of one layer."""
 
     coef: np.ndarray
-    """(D,) Hz a unit of the embedding."""
+    """(D,) target units (Hz or semitones) a unit of the embedding."""
     intercept: float
-    """Hz."""
     rank: int
 
     def predict(self, embeddings: np.ndarray) -> np.ndarray:
-        """Return the F0 (N,) of ``embeddings`` (N, D), Hz."""
+        """Return the target (N,) at ``embeddings`` (N, D)."""
         return embeddings.astype(np.float64) @ self.coef + self.intercept
 
+    def to_sklearn(self) -> sklearn.linear_model.LinearRegression:
+        """Return a fitted ``LinearRegression``."""
+        model = sklearn.linear_model.LinearRegression()
+        model.coef_, model.intercept_ = self.coef, self.intercept
+        model.n_features_in_, model.rank_ = len(self.coef), self.rank
+        return model
 
-def fit_linear(n: np.ndarray, total: np.ndarray, codebook: np.ndarray, cutoff: float = CUTOFF) -> Linear:
-    """Fit ordinary least squares from ``n`` (K,) tokens and their summed value ``total`` (K,) a code, ``codebook`` (K, D).
+
+def fit_linear(n: np.ndarray, totals: np.ndarray, codebook: np.ndarray, cutoff: float = CUTOFF) -> list[Linear]:
+    """Fit ordinary least squares to ``n`` (K,) tokens and ``totals`` (K, M), sums of M targets, ``codebook`` (K, D).
 
     The minimum-norm solution of the √n-weighted, centred problem in float64; singular values below ``cutoff`` times
     the largest one count as zero. Raises ValueError where there is no token.
@@ -157,28 +221,71 @@ def fit_linear(n: np.ndarray, total: np.ndarray, codebook: np.ndarray, cutoff: f
     if not len(used):
         raise ValueError("no training token is voiced")
     count, inputs = n[used].astype(np.float64), codebook[used].astype(np.float64)
-    centre, mean = count @ inputs / count.sum(), total[used].sum() / count.sum()
-    root = np.sqrt(count)
-    coef, _, rank, _ = np.linalg.lstsq(
-        root[:, None] * (inputs - centre), root * (total[used] / count - mean), rcond=cutoff
-    )
-    return Linear(coef, float(mean - centre @ coef), int(rank))
+    centre, means = count @ inputs / count.sum(), totals[used].sum(axis=0) / count.sum()
+    root = np.sqrt(count)[:, None]
+    targets = root * (totals[used] / count[:, None] - means)
+    coefs, _, rank, _ = np.linalg.lstsq(root * (inputs - centre), targets, rcond=cutoff)
+    return [Linear(coef, float(mean - centre @ coef), int(rank)) for coef, mean in zip(coefs.T, means, strict=True)]
 
 
-def fit_lookup(table: np.ndarray, balanced: bool = True, smoothing: float = SMOOTHING) -> np.ndarray:
-    """Return the class (K,) that a lookup probe gives each code of ``table`` (K, Y).
+def principal(codebook: np.ndarray, use: np.ndarray, components: int) -> np.ndarray:
+    """Return the projection (D, ``components`` or D if that is less) on the leading principal components of the
+    ``codebook`` (K, D) when code c is used ``use[c]`` times."""
+    share, embeddings = use / use.sum(), codebook.astype(np.float64)
+    scaled = np.sqrt(share)[:, None] * (embeddings - share @ embeddings)
+    return np.linalg.eigh(scaled.T @ scaled)[1][:, ::-1][:, :components]
 
-    It is the most frequent class after ``smoothing`` tokens of the training prior were added, under the class weights
-    of the linear probe; a code that was never seen gets the most frequent class.
+
+Fitted = TypeVar("Fitted", Logistic, Linear)
+
+
+def through(fitted: Fitted, projection: np.ndarray) -> Fitted:
+    """Return a probe of projected embeddings as one of the embeddings themselves."""
+    return replace(fitted, coef=fitted.coef @ projection.T)
+
+
+def fit_lookup(folds: np.ndarray, balanced: bool = True) -> tuple[np.ndarray, float]:
+    """Return the class (K,) that a lookup probe gives each code of ``folds`` (K, F, Y), and its smoothing.
+
+    It is the most frequent class after so many tokens of the training prior were added, under the class weights of the
+    linear probe; a code that was never seen gets the most frequent class. Of ``SMOOTHINGS`` the one is taken whose
+    balanced cross-entropy is lowest when each fold is looked up in the others.
     """
-    of_class = table.sum(axis=0)
-    present = np.flatnonzero(of_class)
-    prior = of_class[present] / of_class.sum()
-    scores = (table[:, present] + smoothing * prior) * class_weights(of_class[present], balanced)
-    best = present[scores.argmax(axis=1)]
-    return np.where(table.sum(axis=1) > 0, best, of_class.argmax())
+    table = folds.sum(axis=1)
+    losses = np.zeros(len(SMOOTHINGS))
+    for fold in np.moveaxis(folds, 1, 0):
+        rest = table - fold
+        present = np.flatnonzero(rest.sum(axis=0))
+        scored = fold[:, present] * class_weights(rest.sum(axis=0)[present], balanced)
+        for number, smoothing in enumerate(SMOOTHINGS):
+            scores = _smoothed(rest, present, smoothing, balanced)
+            losses[number] -= np.vdot(scored, np.log(scores / scores.sum(axis=1, keepdims=True)))
+    smoothing = SMOOTHINGS[int(losses.argmin())]
+    present = np.flatnonzero(table.sum(axis=0))
+    best = present[_smoothed(table, present, smoothing, balanced).argmax(axis=1)]
+    return np.where(table.sum(axis=1) > 0, best, table.sum(axis=0).argmax()), smoothing
 
 
-def fit_mean(n: np.ndarray, total: np.ndarray, smoothing: float = SMOOTHING) -> np.ndarray:
-    """Return the value (K,) that a lookup probe gives each code: its mean, after ``smoothing`` tokens of the overall mean."""
-    return (total + smoothing * total.sum() / n.sum()) / (n + smoothing)
+def _smoothed(table: np.ndarray, present: np.ndarray, smoothing: float, balanced: bool) -> np.ndarray:
+    of_class = table.sum(axis=0)[present]
+    return (table[:, present] + smoothing * of_class / of_class.sum()) * class_weights(of_class, balanced)
+
+
+def fit_mean(n: np.ndarray, total: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return the value (K,) that a lookup probe gives each code of ``n`` and ``total`` (K, F), and its smoothing.
+
+    It is the code's mean after so many tokens of the overall mean were added. Of ``SMOOTHINGS`` the one is taken whose
+    squared error is lowest when each fold is looked up in the others.
+    """
+    rest, others = (part.sum(axis=1, keepdims=True) - part for part in (n, total))
+    losses = []
+    for smoothing in SMOOTHINGS:
+        said = _shrunk(rest, others, smoothing)
+        losses.append(np.sum(n * said**2 - 2 * said * total))
+    smoothing = SMOOTHINGS[int(np.argmin(losses))]
+    return _shrunk(n.sum(axis=1), total.sum(axis=1), smoothing), smoothing
+
+
+def _shrunk(n: np.ndarray, total: np.ndarray, smoothing: float) -> np.ndarray:
+    mean = total.sum(axis=0) / np.maximum(n.sum(axis=0), 1)
+    return (total + smoothing * mean) / (n + smoothing)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from rvqprobe import phones, store
@@ -15,6 +16,8 @@ from rvqprobe.store import Layout
 
 TRAIN, EVAL = "train", "eval"
 MINUTES = pl.col("seconds").sum() / 60
+CLUSTER = {"phoneme": "speaker", "speaker": "utterance", "pitch": "speaker"}
+"""Whose tokens stand or fall together in each task: the unit of resampling and of the folds of the training part."""
 FEWEST = 10
 """Utterances that a speaker needs to be chosen: one of them is held out at the default ``eval_fraction``."""
 
@@ -74,6 +77,30 @@ def divide(utterances: pl.DataFrame, eval_fraction: float, seed: int) -> pl.Data
         held_out += seeded_order(names, seed)[:count]
     is_eval = pl.col("utterance").is_in(held_out)
     return utterances.with_columns(part=pl.when(is_eval).then(pl.lit(EVAL)).otherwise(pl.lit(TRAIN)))
+
+
+def held_out_clusters(split: Split, by: str) -> tuple[list[str], np.ndarray]:
+    """Return the names of the held-out clusters and the cluster's number (−1: training) of each utterance.
+
+    ``by`` is "speaker" or "utterance". The names depend on the split alone, so that codecs share them.
+    """
+    held_out = split.utterances.filter(part=EVAL)[by].unique(maintain_order=True).to_list()
+    number = {name: n for n, name in enumerate(held_out)}
+    rows = split.utterances.select(by, "part").iter_rows()
+    return held_out, np.array([number[name] if part == EVAL else -1 for name, part in rows])
+
+
+def fold_of_utterance(split: Split, by: str, folds: int, seed: int) -> np.ndarray:
+    """Return the fold of each utterance: 0 … ``folds`` − 1 of training ones, ``folds`` of held-out ones.
+
+    A fold holds whole speakers, or whole utterances, of which each speaker's are spread over all folds.
+    """
+    training = split.utterances.filter(part=TRAIN)
+    names = dict(training.group_by("speaker").agg(members=pl.col(by).unique()).iter_rows())
+    order = [name for speaker in seeded_order(names, seed) for name in seeded_order(names[speaker], seed)]
+    fold = {name: rank % folds for rank, name in enumerate(order)}
+    rows = split.utterances.select(by, "part").iter_rows()
+    return np.array([fold[name] if part == TRAIN else folds for name, part in rows])
 
 
 def label_classes(

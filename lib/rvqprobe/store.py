@@ -67,8 +67,20 @@ class Layout:
         return self.probes(codec) / f"probe_{codec}_layer{layer}_{task}.npz"
 
     def codec_metrics(self, codec: str) -> Path:
-        """One codec's metrics (03_probe)."""
+        """One codec's metrics; written last (03_probe)."""
         return self.probes(codec) / "metrics.parquet"
+
+    def recalls(self, codec: str) -> Path:
+        """Recall of each phone and broad class by layer (03_probe)."""
+        return self.probes(codec) / "recalls.parquet"
+
+    def confusion(self, codec: str) -> Path:
+        """Held-out tokens by task, layer, true and predicted class (03_probe)."""
+        return self.probes(codec) / "confusion.parquet"
+
+    def cluster_sums(self, codec: str) -> Path:
+        """What the linear probes said of the held-out tokens, summed by cluster (03_probe)."""
+        return self.probes(codec) / "clusters.npz"
 
     def require(self, path: Path, notebook: str) -> Path:
         """Return ``path``, or raise MissingInput naming the ``notebook`` that makes it."""
@@ -106,10 +118,10 @@ def write_json(content: Any, path: Path) -> None:
         temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
-def write_arrays(path: Path, **arrays: np.ndarray) -> None:
+def write_arrays(path: Path, compressed: bool = False, **arrays: np.ndarray) -> None:
     """Write arrays as npz; object arrays, which would need a pickle, raise ValueError."""
     with atomic(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
+        (np.savez_compressed if compressed else np.savez)(file, allow_pickle=False, **arrays)
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:

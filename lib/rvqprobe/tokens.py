@@ -1,7 +1,8 @@
 """The token table of one codec: the codes, phone and F0 of every token."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,12 @@ import polars as pl
 
 from rvqprobe import store
 from rvqprobe.corpus import QUARANTINE
-from rvqprobe.split import Split
+from rvqprobe.progress import track
+from rvqprobe.split import EVAL, TRAIN, Split
 from rvqprobe.store import Layout, MissingInput
+
+BATCH = 1_000_000
+"""Tokens that are counted at once: enough to outweigh the fixed work of each step, few enough to be small."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +25,7 @@ class Tokens:
 
     shards: tuple[Path, ...]
     """Parquet files: utterance, speaker, chapter, frame, q1 … qL, phone (as in the TextGrid; null: none), f0_hz (null:
-    unvoiced), one row a token."""
+    unvoiced), one row a token, an utterance's frames one after another."""
     codebooks: np.ndarray
     """(L, K, D) float32."""
     about: dict[str, Any]
@@ -31,6 +36,36 @@ class Tokens:
     def frame(self) -> pl.LazyFrame:
         """Return the whole table, lazily."""
         return pl.scan_parquet(self.shards)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Tokens of whole utterances, with their labels as numbers."""
+
+    codes: np.ndarray
+    """(N, L) uint16."""
+    utterance: np.ndarray
+    """(N,) row of the split's utterance table."""
+    phoneme: np.ndarray
+    """(N,) number of the class, −1 for none."""
+    speaker: np.ndarray
+    """(N,) number of the class, −1 for none."""
+    hz: np.ndarray
+    """(N,) float64, NaN where unvoiced."""
+
+    def of(self, chosen: np.ndarray) -> "Batch":
+        """Return the tokens that the mask or index ``chosen`` picks."""
+        return Batch(*(column[chosen] for column in vars(self).values()))
+
+    def lagged(self, frames: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return phoneme and F0 of the token ``frames`` later, −1 and NaN beyond the utterance's ends."""
+        if not frames:
+            return self.phoneme, self.hz
+        phoneme, hz = np.full_like(self.phoneme, -1), np.full_like(self.hz, np.nan)
+        here, there = slice(max(0, -frames), max(0, len(hz) - frames)), slice(max(0, frames), max(0, len(hz) + frames))
+        same = self.utterance[here] == self.utterance[there]
+        phoneme[here], hz[here] = np.where(same, self.phoneme[there], -1), np.where(same, self.hz[there], np.nan)
+        return phoneme, hz
 
 
 def load(layout: Layout, codec: str, split: Split | None = None) -> Tokens:
@@ -45,3 +80,39 @@ def load(layout: Layout, codec: str, split: Split | None = None) -> Tokens:
         raise MissingInput(f"{folder} was encoded for another split: run the notebook 02_encode (codec {codec}) again")
     codebooks = store.read_arrays(folder / "codebooks.npz")["codebooks"]
     return Tokens(shards, codebooks, about, pl.DataFrame(about["quarantine"], QUARANTINE, orient="row"))
+
+
+def batches(tokens: Tokens, split: Split, label: str, parts: Sequence[str] = (TRAIN, EVAL)) -> Iterator[Batch]:
+    """Yield the tokens of ``parts`` of the split, a million at a time, under a bar named ``label``."""
+    waiting: list[Batch] = []
+    wanted = split.utterances["part"].is_in(parts).to_numpy()
+    for batch in _shards(tokens, split, label):
+        waiting.append(batch if wanted.all() else batch.of(wanted[batch.utterance]))
+        if sum(len(b.hz) for b in waiting) >= BATCH:
+            yield _joined(waiting)
+            waiting = []
+    if waiting:
+        yield _joined(waiting)
+
+
+def _joined(parts: list[Batch]) -> Batch:
+    return Batch(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Batch)))
+
+
+def _shards(tokens: Tokens, split: Split, label: str) -> Iterator[Batch]:
+    number = {name: row for row, name in enumerate(split.utterances["utterance"])}
+    classes = {task: {name: n for n, name in enumerate(names)} for task, names in split.classes.items()}
+    phoneme_of = {phone: classes["phoneme"][name] for phone, name in split.phone_classes.items()}
+    speaker_of = np.array([classes["speaker"].get(name, -1) for name in split.utterances["speaker"]])
+    codes = [f"q{layer}" for layer in range(1, len(tokens.codebooks) + 1)]
+    for shard in track(tokens.shards, len(tokens.shards), label, "shard"):
+        table = pl.read_parquet(shard, columns=["utterance", *codes, "phone", "f0_hz"])
+        runs = table["utterance"].rle().struct.unnest()
+        utterance = np.repeat(np.array([number[name] for name in runs["value"]], np.int64), runs["len"].to_numpy())
+        yield Batch(
+            table.select(codes).to_numpy(),
+            utterance,
+            table["phone"].replace_strict(phoneme_of, default=-1, return_dtype=pl.Int64).to_numpy(),
+            speaker_of[utterance],
+            table["f0_hz"].cast(pl.Float64).fill_null(np.nan).to_numpy(),
+        )
