@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -61,9 +62,11 @@ def toy_study(
     files = []
     for number, part in enumerate(np.array_split(np.arange(40), shards)):
         files.append(f"tokens-{number}.parquet")
-        store.write_table(pl.concat([tables[i] for i in part]), layout.tokens("toy") / files[-1])
+        table = pl.concat([tables[i] for i in part])
+        footer = json.dumps({"tokens": len(table), "notes": {}, "quarantine": []})
+        store.write_table(table, layout.tokens("toy") / files[-1], {"about": footer})
     store.write_arrays(layout.tokens("toy") / "codebooks.npz", codebooks=rng.normal(size=(2, 10, 6)).astype(np.float32))
-    about = {"frame_rate": RATE, "shards": files, "split": "toy", "quarantine": []}
+    about = {"frame_rate": RATE, "shards": files, "split": "toy"}
     store.write_json(about, layout.tokens("toy") / "tokens.json")
     made = split.load(layout)
     rows = pl.concat(tables).join(utterances.select("utterance", "part"), on="utterance", maintain_order="left")

@@ -195,7 +195,7 @@ def test_fitted_codebooks_leave_less_and_less() -> None:
 
 def test_fits_are_kept_until_what_made_them_changes(tmp_path) -> None:
     calls = []
-    source = codecs.Source("x", lambda rate: iter(()), 0.0, "speech", tmp_path, "cpu", 1, tmp_path / "fitted.npz")
+    source = codecs.Source("x", lambda rate: iter(()), 0.0, "speech", tmp_path, "cpu", 0.0, 1, tmp_path / "fitted.npz")
 
     def fit() -> dict[str, np.ndarray]:
         calls.append(1)

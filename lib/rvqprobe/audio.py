@@ -7,6 +7,10 @@ import numpy as np
 import soundfile
 import soxr
 
+FULL_SCALE = 0.9999
+MOST_CLIPPED = 0.01
+"""An utterance with more than this share of its samples at full scale is clipped: neither F0 nor codes mean much."""
+
 
 class AudioError(ValueError):
     """Audio that cannot be used; the message is the reason, as the quarantine table shows it."""
@@ -26,7 +30,7 @@ def read(path: Path, sample_rate: int) -> Audio:
     """Read an audio file as one channel at ``sample_rate`` Hz.
 
     Channels are averaged; another rate is converted by soxr (high quality). Raises AudioError where the file can't be
-    read to its end, has no sample, or a sample that is not finite.
+    read to its end, has no sample, has one that is not finite, or is clipped.
     """
     try:
         samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
@@ -37,6 +41,9 @@ def read(path: Path, sample_rate: int) -> Audio:
         raise AudioError("no sample in the file")
     if not np.isfinite(samples).all():
         raise AudioError("samples that are not finite")
+    clipped = float(np.mean(np.abs(samples) >= FULL_SCALE))
+    if clipped > MOST_CLIPPED:
+        raise AudioError(f"clipped: {clipped:.1%} of its samples are at full scale")
     notes = []
     if samples.shape[1] > 1:
         notes.append(f"mixed down from {samples.shape[1]} channels")

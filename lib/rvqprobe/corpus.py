@@ -22,6 +22,24 @@ UTTERANCES = {
 QUARANTINE = {"utterance": pl.String, "path": pl.String, "reason": pl.String, "effect": pl.String}
 LEFT_OUT = "left out"
 NO_PHONES = "used without phoneme labels"
+FEWER_PHONES = "used without the labels of these phones"
+
+
+class TooManyDefects(RuntimeError):
+    """More utterances have a defect than the study allows; the message says which ones and what to do."""
+
+
+def tolerate(quarantine: pl.DataFrame, utterances: int, most: float) -> None:
+    """Raise TooManyDefects where more than the share ``most`` of ``utterances`` is in ``quarantine``."""
+    defective = quarantine["utterance"].n_unique()
+    if defective > most * utterances:
+        reasons = quarantine["reason"].str.replace(r":.*", "").value_counts(sort=True).rows()
+        told = "; ".join(f"{count} × {reason}" for reason, count in reasons[:5])
+        example = quarantine["path"][0]
+        raise TooManyDefects(
+            f"{defective} of {utterances} utterances have a defect ({told}; for one, {example}), and max_quarantined is "
+            f"{most:g}. Mend them, or allow more with -p max_quarantined {min(1.0, defective / max(1, utterances) + 0.01):.2f}"
+        )
 
 
 def require(corpus_dir: Path, alignments_dir: Path, subset: str) -> None:

@@ -1,8 +1,9 @@
 """Encoding: from audio to the token table, in shards that an interrupted run never makes twice."""
 
 import json
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from rvqprobe import audio, codecs, phones, pitch, store, tokens
-from rvqprobe.codecs import GROUP, Codec
+from rvqprobe.codecs import Codec
 from rvqprobe.corpus import LEFT_OUT
 from rvqprobe.params import codec_name
 from rvqprobe.progress import bar, track
@@ -22,13 +23,16 @@ from rvqprobe.tokens import Tokens
 from rvqprobe.workers import choose, each
 
 SHARD_SECONDS = 600.0
+CHECKED = 5
+"""Utterances that are encoded again, one by one, to compare codes."""
 FITTING_SECONDS = 4000.0
 """Training speech that a codec may fit its codebooks to."""
 
 
 def build_codec(
-    codec: str, split: Split, layout: Layout, corpus_dir: Path, checkpoints_dir: Path, device: str, seed: int
-) -> Codec:
+    codec: str, split: Split, layout: Layout, corpus_dir: Path, checkpoints_dir: Path, device: str, batch_seconds: float,
+    seed: int,
+) -> Codec:  # fmt: skip
     """Return the codec, fitted (where it has to be) to training speech of ``split``, or as fitted before."""
     training = split.utterances.filter(part=TRAIN)
     seconds, paths = (dict(training.select("utterance", column).iter_rows()) for column in ("seconds", "path"))
@@ -53,6 +57,7 @@ def build_codec(
         training_digest=store.key([store.file_digest(path) for path in chosen if path.is_file()]),
         checkpoints_dir=checkpoints_dir,
         device=device,
+        batch_seconds=batch_seconds,
         seed=seed,
         cache=layout.tokens(codec_name(codec)) / "fitted.npz",
     )
@@ -60,37 +65,62 @@ def build_codec(
 
 
 def encode(
-    codec: str, built: Codec, split: Split, layout: Layout, corpus_dir: Path, f0_min: float, f0_max: float, workers: int
-) -> Tokens:
-    """Encode and label every utterance of ``split``; return the saved token table.
+    codec: str, built: Codec, split: Split, layout: Layout, corpus_dir: Path, f0_min: float, f0_max: float, workers: int,
+    shard: tuple[int, int] = (1, 1),
+) -> Tokens:  # fmt: skip
+    """Encode and label the utterances of ``split``; return the saved token table.
 
     Shards that are there already, made from the same audio, alignments, codec and settings, are kept. Audio that
-    can't be used is quarantined. Readers and F0 run in ``workers`` processes beside the codec.
+    can't be used is quarantined. Readers and F0 run in ``workers`` processes beside the codec, which works on the next
+    shard while the last one's table is written. ``shard`` (I, N) makes every N-th shard, beginning with the I-th; what
+    other parts have not made yet is then missing from the table.
     """
     name = codec_name(codec)
     folder = layout.tokens(name)
-    manifest = folder / "tokens.json"
-    rows = split.utterances.sort("utterance").to_dicts()
+    rows = split.utterances.sort(["seconds", "utterance"], descending=[True, False]).to_dicts()
     made_from = [_labelling(), codecs.fingerprint(codec, built), f0_min, f0_max]
     plan = _plan(rows, corpus_dir, folder, made_from, workers)
-    whole = store.key([path.name for path, _ in plan], split.made_from)
-    if manifest.exists() and json.loads(manifest.read_text())["made_from"] != whole:
-        manifest.unlink()
     store.write_arrays(folder / "codebooks.npz", codebooks=built.codebooks)
-    if not all(path.exists() for path, _ in plan):
-        _make(plan, built, layout, corpus_dir, f0_min, f0_max, workers)
-    if not manifest.exists():
-        store.write_json(_about(name, built, plan, rows, split.made_from, whole), manifest)
-    for stray in set(folder.glob("*.parquet")) - {path for path, _ in plan}:
-        stray.unlink()
-    return tokens.load(layout, name)
+    store.write_json(_about(name, built, plan, rows, split.made_from), folder / "tokens.json")
+    part, parts = shard
+    mine = plan[part - 1 :: parts]
+    if not all(path.exists() for path, _ in mine):
+        _make(mine, built, layout, corpus_dir, f0_min, f0_max, workers)
+    if all(path.exists() for path, _ in plan):
+        for stray in set(folder.glob("tokens-*.parquet")) - {path for path, _ in plan}:
+            stray.unlink(missing_ok=True)
+    return tokens.load(layout, name, partial=parts > 1)
+
+
+def agreement(built: Codec, table: Tokens, split: Split, corpus_dir: Path, seed: int) -> pl.DataFrame:
+    """Encode ``CHECKED`` utterances of ``table`` again by the codec's simplest call; return what agrees, one row each.
+
+    Columns ``utterance, tokens, equal`` (share of tokens whose codes are the same in all layers) and
+    ``first_differing`` (tokens by the first layer that differs, such as "2: 1").
+    """
+    there = set(table.frame().select(pl.col("utterance").unique()).collect()["utterance"])
+    chosen = [name for name in seeded_order(split.utterances["utterance"], seed) if name in there][:CHECKED]
+    paths = dict(split.utterances.select("utterance", "path").iter_rows())
+    sounds = [audio.read(corpus_dir / paths[name], built.sample_rate).waveform for name in chosen]
+    saved = table.frame().filter(pl.col("utterance").is_in(chosen)).collect()
+    layers = [f"q{layer}" for layer in range(1, len(built.codebooks) + 1)]
+    rows = []
+    for name, codes in zip(chosen, built.encode_alone(sounds), strict=True):
+        differs = saved.filter(utterance=name).select(layers).to_numpy() != codes
+        first = Counter((differs.argmax(axis=1) + 1)[differs.any(axis=1)].tolist())
+        told = ", ".join(f"{layer}: {count}" for layer, count in sorted(first.items()))
+        rows.append((name, len(codes), 1 - float(differs.any(axis=1).mean()), told))
+    return pl.DataFrame(rows, ["utterance", "tokens", "equal", "first_differing"], orient="row")
 
 
 Plan = list[tuple[Path, list[dict[str, Any]]]]
 
 
 def _plan(rows: list[dict[str, Any]], corpus_dir: Path, folder: Path, made_from: list[Any], workers: int) -> Plan:
-    """Return the shards, each a path that holds its key and its utterances."""
+    """Return the shards, each a path that holds its key and its utterances: ``rows`` as they come, longest first.
+
+    A shard's utterances are about as long as each other, so that batches of them hold little padding.
+    """
     hasher = joblib.Parallel(n_jobs=choose(workers, len(rows), 500), prefer="threads", return_as="generator")
     digests = hasher(joblib.delayed(_digest)(corpus_dir / row["path"]) for row in rows)
     shards: list[list[tuple[dict[str, Any], str]]] = [[]]
@@ -120,37 +150,57 @@ def _make(
 ) -> None:  # fmt: skip
     """Write the shards of ``plan`` that are not there."""
     waiting = [shard for shard in plan if not shard[0].exists()]
-    finished = [shard for shard in plan if shard not in waiting]
+    done, total = (sum(row["seconds"] for _, rows in part for row in rows) for part in (waiting, plan))
     by_utterance = pl.read_parquet(layout.phones).partition_by("utterance", as_dict=True)
     intervals = {name: table for (name,), table in by_utterance.items()}
-    done, total = (sum(row["seconds"] for _, rows in part for row in rows) for part in (finished, plan))
     settings = (built.sample_rate, built.frame_rate, f0_min, f0_max)
     heard = each(
         _listen,
         ((corpus_dir / row["path"], *settings) for _, rows in waiting for row in rows),
         choose(workers, int(total), 3600),
     )
-    with bar(total, "encode", "s of audio") as progress:
-        progress.update(done)
+
+    def codes(waveforms: list[np.ndarray]) -> list[np.ndarray]:
+        found = []
+        for waveform, mine in zip(waveforms, built.encode(waveforms), strict=True):
+            found.append(mine)
+            progress.update(len(waveform) / built.sample_rate)
+        return found
+
+    with bar(total, "encode", "s of audio") as progress, ThreadPoolExecutor(1) as beside:
+        progress.update(total - done)
+        ahead: deque[tuple[Path, list[tuple[dict[str, Any], Heard]], Future[list[np.ndarray]]]] = deque()
         for path, rows in waiting:
-            tables, notes, quarantine = [], Counter[str](), []
-            for group in (rows[begin : begin + GROUP] for begin in range(0, len(rows), GROUP)):
-                found = [(row, next(heard)) for row in group]
-                usable = [(row, *result) for row, result in found if not isinstance(result, str)]
-                quarantine += [(r["utterance"], r["path"], why, LEFT_OUT) for r, why in found if isinstance(why, str)]
-                notes.update(note for _, sound, _ in usable for note in sound.notes)
-                encoded = built.encode([sound.waveform for _, sound, _ in usable])
-                for (row, _, hertz), codes in zip(usable, encoded, strict=True):
-                    tables.append(_table(row, codes, hertz, intervals.get(row["utterance"]), built.frame_rate))
-                progress.update(sum(row["seconds"] for row in group))
-            empty = _table(rows[0], np.zeros((0, len(built.codebooks)), np.uint16), np.zeros(0, np.float32), None, 1.0)
-            about = json.dumps({"notes": notes, "quarantine": quarantine})
-            store.write_table(pl.concat([empty, *tables]), path, metadata={"about": about})
+            found = [(row, next(heard)) for row in rows]
+            sounds = [result[0].waveform for _, result in found if not isinstance(result, str)]
+            ahead.append((path, found, beside.submit(codes, sounds)))
+            if len(ahead) > 1:
+                _write(*ahead.popleft(), intervals, built)
+        while ahead:
+            _write(*ahead.popleft(), intervals, built)
 
 
-def _listen(
-    path: Path, sample_rate: int, frame_rate: float, f0_min: float, f0_max: float
-) -> tuple[audio.Audio, np.ndarray] | str:
+def _write(
+    path: Path, found: list[tuple[dict[str, Any], "Heard"]], encoded: Future[list[np.ndarray]],
+    intervals: dict[Any, pl.DataFrame], built: Codec,
+) -> None:  # fmt: skip
+    """Write one shard as soon as its codes are there."""
+    usable = [(row, *result) for row, result in found if not isinstance(result, str)]
+    quarantine = [(row["utterance"], row["path"], why, LEFT_OUT) for row, why in found if isinstance(why, str)]
+    tables = [_table(found[0][0], np.zeros((0, len(built.codebooks)), np.uint16), np.zeros(0, np.float32), None, 1.0)]
+    for (row, _, hertz), codes in zip(usable, encoded.result(), strict=True):
+        tables.append(_table(row, codes, hertz, intervals.get(row["utterance"]), built.frame_rate))
+    notes = Counter(note for _, sound, _ in usable for note in sound.notes)
+    table = pl.concat(tables)
+    about = {"tokens": len(table), "notes": notes, "quarantine": quarantine}
+    store.write_table(table, path, metadata={"about": json.dumps(about)})
+
+
+Heard = tuple[audio.Audio, np.ndarray] | str
+"""An utterance's audio and F0, or why it can't be used."""
+
+
+def _listen(path: Path, sample_rate: int, frame_rate: float, f0_min: float, f0_max: float) -> Heard:
     """Return an utterance's audio and F0 (a little longer than its tokens), or the reason why it can't be used."""
     try:
         sound = audio.read(path, sample_rate)
@@ -185,14 +235,9 @@ def _table(
     )
 
 
-def _about(
-    codec: str, built: Codec, plan: Plan, rows: list[dict[str, Any]], split: str, made_from: str
-) -> dict[str, Any]:
-    """Return the manifest of a finished token table."""
+def _about(codec: str, built: Codec, plan: Plan, rows: list[dict[str, Any]], split: str) -> dict[str, Any]:
+    """Return the manifest of a token table, which its shards' own footers complete."""
     layers, size, dimension = built.codebooks.shape
-    footers = [json.loads(pl.read_parquet_metadata(path)["about"]) for path, _ in plan]
-    notes = sum((Counter(footer["notes"]) for footer in footers), Counter[str]())
-    paths = [path for path, _ in plan]
     return {
         "codec": codec,
         "sample_rate": built.sample_rate,
@@ -202,10 +247,6 @@ def _about(
         "dimension": dimension,
         "utterances": len(rows),
         "seconds": sum(row["seconds"] for row in rows),
-        "tokens": pl.scan_parquet(paths).select(pl.len()).collect().item(),
-        "notes": notes,
-        "quarantine": [entry for footer in footers for entry in footer["quarantine"]],
-        "shards": [path.name for path in paths],
+        "shards": [path.name for path, _ in plan],
         "split": split,
-        "made_from": made_from,
     }

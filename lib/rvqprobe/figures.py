@@ -121,8 +121,8 @@ def curves(panels: dict[str, pl.DataFrame], x: str, title: str, columns: int = 3
         if x == "layer":
             figure.update_xaxes(dtick=1 if rows.is_empty() or rows["layer"].max() <= 16 else 5, **where)
         figure.update_yaxes(range=_reach(rows), **where)
-    dotted = ["chance"] if any(rows["chance"].count() for rows in panels.values()) else []
-    _legend(figure, looks, [*drawn["look"].unique(maintain_order=True), *dotted])
+    levels = ["chance"] if any(rows["chance"].count() for rows in panels.values()) else []
+    _legend(figure, looks, [*drawn["look"].unique(maintain_order=True), *levels])
     figure.update_xaxes(title_text="RVQ layer" if x == "layer" else "label taken at (ms from the token's centre)")
     return finish(figure, title, 190 + 300 * down).update_layout(margin_t=90)
 

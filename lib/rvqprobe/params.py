@@ -83,6 +83,14 @@ PARAMETERS = (
     ),
     Parameter("stress", "strip", "strip: AH0 and AH1 are both AH, keep: they are two classes", "1", ("strip", "keep")),
     Parameter("device", "auto", "where the codec runs", "2", ("auto", "cpu", "cuda", "mps")),
+    Parameter(
+        "batch_seconds",
+        0.0,
+        "audio that is encoded at once, padding included; 0: 600 on a GPU, one utterance at a time on a CPU",
+        "2",
+        minimum=0,
+    ),
+    Parameter("shard", "1 of 1", "the part of the corpus that this run encodes, so that several share the work", "2"),
     Parameter("f0_min", 60.0, "lowest F0 looked for, Hz", "2", minimum=20),
     Parameter("f0_max", 400.0, "highest F0 looked for, Hz", "2", minimum=21),
     Parameter(
@@ -94,6 +102,13 @@ PARAMETERS = (
         minimum=1e-12,
     ),
     Parameter("max_iter", 1000, "most iterations of a phoneme or speaker probe", "3", minimum=1),
+    Parameter(
+        "max_quarantined",
+        0.01,
+        "share of utterances with a defect beyond which a run stops",
+        "12",
+        minimum=0,
+    ),
     Parameter(
         "workers",
         0,
@@ -130,11 +145,20 @@ def check(values: Mapping[str, Any]) -> dict[str, Any]:
     checked = {name: BY_NAME[name].check(value) for name, value in values.items()}
     if checked.get("eval_fraction", 0.1) > 0.9:
         raise ParameterError(f"parameter eval_fraction = {checked['eval_fraction']!r}: it has to be at most 0.9")
+    part(checked.get("shard", "1 of 1"))
     if "f0_max" in checked or "f0_min" in checked:
         low, high = (checked.get(name, BY_NAME[name].default) for name in ("f0_min", "f0_max"))
         if not low < high:
             raise ParameterError(f"parameter f0_min = {low:g} has to be below f0_max = {high:g}")
     return checked
+
+
+def part(shard: str) -> tuple[int, int]:
+    """Return (I, N) of the parameter ``shard``, "I of N"; ParameterError where it is not that."""
+    found = re.fullmatch(r"(\d+) of (\d+)", shard)
+    if not found or not 1 <= int(found[1]) <= int(found[2]):
+        raise ParameterError(f'parameter shard = {shard!r}: it has to be "I of N" with I from 1 to N, such as "2 of 4"')
+    return int(found[1]), int(found[2])
 
 
 def codec_file(codec: str) -> Path:

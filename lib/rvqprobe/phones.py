@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import textgrid
 
-from rvqprobe.corpus import NO_PHONES, QUARANTINE
+from rvqprobe.corpus import FEWER_PHONES, NO_PHONES, QUARANTINE
 from rvqprobe.progress import track
 from rvqprobe.workers import choose, each
 
@@ -22,6 +22,9 @@ BROAD_CLASSES = {
 """The 39 ARPAbet phones and silence, by broad class; the order of phoneme classes everywhere."""
 PHONEMES = tuple(phone for members in BROAD_CLASSES.values() for phone in members.split())
 SILENCE_LABELS = ("sil", "sp", "")
+UNKNOWN_SPEECH = "spn"
+SLACK = 0.1
+"""Seconds by which a TextGrid may be longer or shorter than its audio."""
 INTERVALS = {"utterance": pl.String, "phone": pl.String, "start": pl.Float64, "end": pl.Float64}
 
 
@@ -58,27 +61,35 @@ def read_textgrid(path: Path) -> list[tuple[str, float, float]]:
     return [(interval.mark.strip(), interval.minTime, interval.maxTime) for interval in tier]
 
 
-def _read_or_reason(path: Path) -> list[tuple[str, float, float]] | str:
+def _read_or_reason(path: Path, seconds: float) -> list[tuple[str, float, float]] | str:
     try:
-        return read_textgrid(path)
+        intervals = read_textgrid(path)
     except ValueError as error:
         return str(error)
+    if abs(intervals[-1][2] - seconds) > SLACK:
+        return f"another length than the audio: {intervals[-1][2]:.2f} s and {seconds:.2f} s"
+    return intervals
 
 
 def read(utterances: pl.DataFrame, alignments_dir: Path, workers: int) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return the phone intervals of all ``utterances`` (seconds, in order) and a quarantine table.
 
-    The TextGrids are read by ``workers`` processes.
+    The TextGrids are read by ``workers`` processes. One that can't be read, or whose length is not the audio's, leaves
+    its utterance without phones; an unknown phone leaves its tokens without a phoneme. Both are in the quarantine table.
     """
     aligned = utterances.filter(pl.col("textgrid").is_not_null())
-    names, grids = aligned["utterance"].to_list(), aligned["textgrid"].to_list()
-    parsed = each(_read_or_reason, ((alignments_dir / grid,) for grid in grids), choose(workers, len(grids), 500))
+    wanted = aligned.select("utterance", "textgrid", "seconds").rows()
+    arguments = ((alignments_dir / grid, seconds) for _, grid, seconds in wanted)
+    parsed = each(_read_or_reason, arguments, choose(workers, len(wanted), 500))
     rows, quarantine = [], []
-    for name, grid, found in zip(names, grids, track(parsed, len(grids), "TextGrids", "file"), strict=True):
+    for (name, grid, _), found in zip(wanted, track(parsed, len(wanted), "TextGrids", "file"), strict=True):
         if isinstance(found, str):
             quarantine.append((name, grid, found, NO_PHONES))
-        else:
-            rows += [(name, *interval) for interval in found]
+            continue
+        rows += [(name, *interval) for interval in found]
+        labels = dict.fromkeys(label for label, _, _ in found if label != UNKNOWN_SPEECH)
+        if strange := [label for label in labels if phoneme_class(label) is None]:
+            quarantine.append((name, grid, f"unknown phones: {' '.join(strange)}", FEWER_PHONES))
     return pl.DataFrame(rows, INTERVALS, orient="row"), pl.DataFrame(quarantine, QUARANTINE, orient="row")
 
 

@@ -114,6 +114,7 @@ def fit_logistic(
     embeddings = codebook[used].astype(np.float64)
     centre, basis = _whitening(embeddings, of_code, len(present) / (C * total))
     inputs, stretch = (embeddings - centre) @ basis, np.square(basis).sum(axis=0)[:, None] / (C * total)
+    transposed = np.ascontiguousarray(inputs.T)  # a third faster to multiply than a view
     dropped = 0 if len(present) > 2 else 1
 
     def loss_and_residual(weights: np.ndarray, bias: np.ndarray, features: np.ndarray) -> tuple[float, np.ndarray]:
@@ -131,7 +132,7 @@ def fit_logistic(
         coefficients, bias = unpack(flat)
         loss, residual = loss_and_residual(coefficients, bias, inputs)
         penalty = stretch * coefficients
-        slope = np.concatenate([(inputs.T @ residual + penalty).ravel(), residual.sum(axis=0)])
+        slope = np.concatenate([(transposed @ residual + penalty).ravel(), residual.sum(axis=0)])
         return loss + np.vdot(penalty, coefficients) / 2, slope
 
     def result(weights: np.ndarray, intercept: np.ndarray, iterations: int, steepest: float) -> Logistic:
@@ -150,7 +151,7 @@ def fit_logistic(
     weights = inputs.T @ (of_code[:, None] * (start[:, dropped:] - intercept))
     fitted, goal, done = result(weights, intercept, 0, 0.0 if not len(intercept) else np.inf), tolerance, 0
     while not fitted.converged and done < max_iter:
-        options = {"maxiter": max_iter - done, "maxfun": 2 * max_iter, "gtol": goal, "ftol": 0.0, "maxcor": 20}
+        options = {"maxiter": max_iter - done, "maxfun": 2 * max_iter, "gtol": goal, "ftol": 0.0, "maxcor": 10}
         flat = np.concatenate([weights.ravel(), intercept])
         found = scipy.optimize.minimize(mean_objective, flat, jac=True, method="L-BFGS-B", options=options)
         weights, intercept = unpack(found.x)

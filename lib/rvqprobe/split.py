@@ -125,21 +125,20 @@ def make(
 
     ``quarantine`` is the scan's; that of the TextGrids is added to it. ``options`` holds ``eval_fraction``, ``seed``,
     ``silence`` and ``stress``. A saved split is reused where utterances, TextGrids and options are the same, unless
-    ``force`` is set.
+    ``force`` is set. Where several processes make it at once, one does and the others wait.
     """
     made_from = store.key(utterances.rows(), quarantine.rows(), options)
-    saved = load(layout).made_from if layout.split_json.exists() else None
-    if saved == made_from and not force:
-        return load(
-            layout
-        ), f"Reused the split in {layout.split_json}: it was made from the same speech and parameters."
-    intervals, unreadable = phones.read(utterances, alignments_dir, workers)
-    divided = divide(utterances, options["eval_fraction"], options["seed"])
-    _save(layout, divided, intervals, pl.concat([quarantine, unreadable]), options, made_from)
-    why = (
-        "none was saved" if saved is None else "force_resplit is set" if force else "speech or parameters have changed"
-    )
-    return load(layout), f"Made the split in {layout.split_json}, since {why}."
+    with store.alone(layout.lock):
+        saved = load(layout).made_from if layout.split_json.exists() else None
+        if saved == made_from and not force:
+            return load(
+                layout
+            ), f"Reused the split in {layout.split_json}: it was made from the same speech and parameters."
+        intervals, unreadable = phones.read(utterances, alignments_dir, workers)
+        divided = divide(utterances, options["eval_fraction"], options["seed"])
+        _save(layout, divided, intervals, pl.concat([quarantine, unreadable]), options, made_from)
+        why = "speech or parameters have changed" if saved else "none was saved"
+        return load(layout), f"Made the split in {layout.split_json}, since {'force_resplit is set' if force else why}."
 
 
 def _save(

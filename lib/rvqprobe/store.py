@@ -1,5 +1,6 @@
 """Where everything lies on disk, how it is written (whole or not at all) and what it was made from."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -38,6 +39,11 @@ class Layout:
     def split_json(self) -> Path:
         """The split, its label classes and what it was made from, readable; written last (01_split)."""
         return self.folder / "split.json"
+
+    @property
+    def lock(self) -> Path:
+        """Held while the split is made."""
+        return self.folder / ".lock"
 
     @property
     def phones(self) -> Path:
@@ -104,6 +110,15 @@ def atomic(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Hold the lock file ``path``: whoever asks for it next waits. A process that dies gives it back."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def write_table(table: pl.DataFrame, path: Path, metadata: dict[str, str] | None = None) -> None:

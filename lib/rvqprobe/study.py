@@ -55,8 +55,10 @@ class Log:
 
 
 def stages(study: Mapping[str, Any]) -> list[tuple[str, str | None]]:
-    """Return the (notebook, codec) of a study in their order."""
+    """Return the (notebook, codec) of a study in their order; those of a ``shard`` end with the encoding."""
     split, encode, probe, summary = NOTEBOOKS
+    if params.part(study["shard"]) != (1, 1):
+        return [(split, None), *((encode, codec) for codec in study["codecs"])]
     per_codec = [stage for codec in study["codecs"] for stage in ((encode, codec), (probe, codec))]
     return [(split, None), *per_codec, *([(summary, None)] if study["evaluate"] else [])]
 

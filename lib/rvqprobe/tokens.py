@@ -1,6 +1,7 @@
 """The token table of one codec: the codes, phone and F0 of every token."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -14,6 +15,7 @@ from rvqprobe.corpus import QUARANTINE
 from rvqprobe.progress import track
 from rvqprobe.split import EVAL, TRAIN, Split
 from rvqprobe.store import Layout, MissingInput
+from rvqprobe.workers import each
 
 BATCH = 1_000_000
 """Tokens that are counted at once: enough to outweigh the fixed work of each step, few enough to be small."""
@@ -68,26 +70,35 @@ class Batch:
         return phoneme, hz
 
 
-def load(layout: Layout, codec: str, split: Split | None = None) -> Tokens:
-    """Return the saved token table of a codec.
+def load(layout: Layout, codec: str, split: Split | None = None, partial: bool = False) -> Tokens:
+    """Return the saved token table of a codec; a ``partial`` one may lack shards.
 
-    Raises MissingInput where 02_encode has not run to its end, or ran on another split than ``split``.
+    Raises MissingInput where 02_encode has not run to its end in all its parts, or ran on another split than ``split``.
     """
-    folder = layout.tokens(codec)
-    about = json.loads(layout.require(folder / "tokens.json", f"02_encode (codec {codec})").read_text())
-    shards = tuple(layout.require(folder / shard, f"02_encode (codec {codec})") for shard in about["shards"])
+    folder, notebook = layout.tokens(codec), f"02_encode (codec {codec})"
+    about = json.loads(layout.require(folder / "tokens.json", notebook).read_text())
     if split is not None and about["split"] != split.made_from:
-        raise MissingInput(f"{folder} was encoded for another split: run the notebook 02_encode (codec {codec}) again")
+        raise MissingInput(f"{folder} was encoded for another split: run the notebook {notebook} again")
+    named = [folder / shard for shard in about["shards"]]
+    shards = tuple(path for path in named if path.exists())
+    if len(shards) < len(named) and not (partial and shards):
+        raise MissingInput(
+            f"{len(named) - len(shards)} of {len(named)} shards are missing in {folder}: run the notebook {notebook} "
+            "again with the same parameters, and every part of it where it was divided (parameter shard)"
+        )
+    footers = [json.loads(pl.read_parquet_metadata(path)["about"]) for path in shards]
+    about["tokens"] = sum(footer["tokens"] for footer in footers)
+    about["notes"] = dict(sum((Counter(footer["notes"]) for footer in footers), Counter[str]()))
+    quarantine = [entry for footer in footers for entry in footer["quarantine"]]
     codebooks = store.read_arrays(folder / "codebooks.npz")["codebooks"]
-    return Tokens(shards, codebooks, about, pl.DataFrame(about["quarantine"], QUARANTINE, orient="row"))
+    return Tokens(shards, codebooks, about, pl.DataFrame(quarantine, QUARANTINE, orient="row"))
 
 
 def batches(tokens: Tokens, split: Split, label: str, parts: Sequence[str] = (TRAIN, EVAL)) -> Iterator[Batch]:
     """Yield the tokens of ``parts`` of the split, a million at a time, under a bar named ``label``."""
     waiting: list[Batch] = []
-    wanted = split.utterances["part"].is_in(parts).to_numpy()
-    for batch in _shards(tokens, split, label):
-        waiting.append(batch if wanted.all() else batch.of(wanted[batch.utterance]))
+    for batch in _shards(tokens, split, label, parts):
+        waiting.append(batch)
         if sum(len(b.hz) for b in waiting) >= BATCH:
             yield _joined(waiting)
             waiting = []
@@ -99,20 +110,30 @@ def _joined(parts: list[Batch]) -> Batch:
     return Batch(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Batch)))
 
 
-def _shards(tokens: Tokens, split: Split, label: str) -> Iterator[Batch]:
+def _shards(tokens: Tokens, split: Split, label: str, parts: Sequence[str]) -> Iterator[Batch]:
     number = {name: row for row, name in enumerate(split.utterances["utterance"])}
     classes = {task: {name: n for n, name in enumerate(names)} for task, names in split.classes.items()}
     phoneme_of = {phone: classes["phoneme"][name] for phone, name in split.phone_classes.items()}
     speaker_of = np.array([classes["speaker"].get(name, -1) for name in split.utterances["speaker"]])
+    wanted = split.utterances["part"].is_in(parts).to_numpy()
     codes = [f"q{layer}" for layer in range(1, len(tokens.codebooks) + 1)]
-    for shard in track(tokens.shards, len(tokens.shards), label, "shard"):
+
+    def read(shard: Path) -> Batch:
         table = pl.read_parquet(shard, columns=["utterance", *codes, "phone", "f0_hz"])
-        runs = table["utterance"].rle().struct.unnest()
-        utterance = np.repeat(np.array([number[name] for name in runs["value"]], np.int64), runs["len"].to_numpy())
-        yield Batch(
-            table.select(codes).to_numpy(),
-            utterance,
-            table["phone"].replace_strict(phoneme_of, default=-1, return_dtype=pl.Int64).to_numpy(),
-            speaker_of[utterance],
-            table["f0_hz"].cast(pl.Float64).fill_null(np.nan).to_numpy(),
-        )
+        utterance = _by_runs(table["utterance"], number)
+        if not wanted.all():
+            kept = wanted[utterance]
+            table, utterance = table.filter(kept), utterance[kept]
+        hz = table["f0_hz"].cast(pl.Float64).fill_null(np.nan).to_numpy()
+        phoneme = _by_runs(table["phone"], phoneme_of)
+        return Batch(table.select(codes).to_numpy(), utterance, phoneme, speaker_of[utterance], hz)
+
+    ahead = each(read, ((shard,) for shard in tokens.shards), 1)  # a thread beside the counting
+    yield from track(ahead, len(tokens.shards), label, "shard")
+
+
+def _by_runs(column: pl.Series, number: dict[str, int]) -> np.ndarray:
+    """Return the number of each entry, −1 where it has none; entries come in runs, and each run is looked up once."""
+    runs = column.rle().struct.unnest()
+    numbers = np.array([number.get(name, -1) for name in runs["value"].to_list()], np.int64)
+    return np.repeat(numbers, runs["len"].to_numpy())

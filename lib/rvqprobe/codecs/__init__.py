@@ -7,22 +7,18 @@ module and gives the settings.
 
 import importlib
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
-import joblib
 import numpy as np
 import torch
 import yaml
 
 from rvqprobe import rvq, store
 from rvqprobe.params import ParameterError, codec_file, nearest
-
-GROUP = 8 * joblib.cpu_count()
-"""Utterances that a codec is given at a time."""
 
 
 class Codec(Protocol):
@@ -40,8 +36,12 @@ class Codec(Protocol):
     made_from: str
     """Key of what shapes the codes beside settings and codebooks: the sha256 of weights, say."""
 
-    def encode(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def encode(self, waveforms: Sequence[np.ndarray]) -> Iterable[np.ndarray]:
         """Return the codes (T, L) uint16 of each waveform (samples,) float32; token t covers the t-th hop."""
+        ...
+
+    def encode_alone(self, waveforms: Sequence[np.ndarray]) -> Iterable[np.ndarray]:
+        """Return the same, an utterance at a time, by the simplest way there is: what ``encode`` is checked against."""
         ...
 
     def decode(self, codes: np.ndarray, layers: Sequence[int]) -> np.ndarray:
@@ -65,6 +65,8 @@ class Source:
     """Where weights lie."""
     device: str
     """Where to run: cpu, cuda or mps."""
+    batch_seconds: float
+    """Audio, padding included, to encode at once; 0 leaves it to the codec."""
     seed: int
     """For everything random."""
     cache: Path

@@ -1,6 +1,6 @@
 """The classical reference: k-means residual vector quantisation of log-mel frames. It needs no weights."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,11 +30,14 @@ class LogMelRVQ:
     sample_rate: int = SAMPLE_RATE
     frame_rate: float = SAMPLE_RATE / HOP
 
-    def encode(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Return the codes (T, L) uint16 of each waveform (samples,) float32; T is samples / 320, rounded up."""
+    def encode(self, waveforms: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+        """Yield the codes (T, L) uint16 of each waveform (samples,) float32; T is samples / 320, rounded up."""
         books = torch.from_numpy(self.codebooks).to(self.device)
-        mels = self.codebooks.shape[2]
-        return [rvq.encode(logmel(w, mels, self.device), books).cpu().numpy().astype(np.uint16) for w in waveforms]
+        for waveform in waveforms:
+            frames = logmel(waveform, self.codebooks.shape[2], self.device)
+            yield rvq.encode(frames, books).cpu().numpy().astype(np.uint16)
+
+    encode_alone = encode
 
     def decode(self, codes: np.ndarray, layers: Sequence[int]) -> np.ndarray:
         """Return the audio (samples,) of ``codes`` (T, L) from ``layers``, counted from 1, by Griffin and Lim's method."""

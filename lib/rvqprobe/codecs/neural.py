@@ -15,11 +15,13 @@ from torch import nn
 from torch.nn.utils import remove_weight_norm
 
 from rvqprobe import rvq, store
-from rvqprobe.codecs import GROUP, Source
+from rvqprobe.codecs import Source, batched
 from rvqprobe.progress import bar, track
 from rvqprobe.store import MissingInput
 
 PRETRAINED, UNTRAINED = "pretrained", "untrained"
+BATCH_SECONDS = 600.0
+"""Audio that a GPU encodes at once where nothing else is asked for: about 10 GB of activations."""
 LATENTS_A_CODE = 30
 """Training latents a code that an untrained codec's codebooks are fitted to."""
 
@@ -95,10 +97,25 @@ class NeuralCodec:
     model: nn.Module
     encode_one: Callable[[torch.Tensor], torch.Tensor]
     """The package's own call: from (1, 1, samples) to codes (L, 1, T)."""
+    batch_seconds: float
+    """Audio, padding included, that is encoded at once; 0: an utterance at a time."""
 
-    def encode(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Return the codes (T, L) uint16 of each waveform (samples,) float32."""
-        return [codes[:, 0].T.astype(np.uint16) for codes in each_waveform(self.encode_one, waveforms, self.device)]
+    def encode(self, waveforms: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+        """Yield the codes (T, L) uint16 of each waveform (samples,) float32."""
+        if not self.batch_seconds:
+            yield from self.encode_alone(waveforms)
+            return
+        codes: dict[int, np.ndarray] = {}
+        for batch in batched.plan([len(w) for w in waveforms], int(self.batch_seconds * self.sample_rate)):
+            found = batched.encode(self.model, [waveforms[i] for i in batch], len(self.codebooks), self.device)
+            codes.update(zip(batch, found, strict=True))
+        for number in range(len(waveforms)):
+            yield codes[number].astype(np.uint16)
+
+    def encode_alone(self, waveforms: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+        """Yield the codes (T, L) uint16 of each waveform (samples,) float32 by the package's own call."""
+        for codes in each_waveform(self.encode_one, waveforms, self.device):
+            yield codes[:, 0].T.astype(np.uint16)
 
     def decode(self, codes: np.ndarray, layers: Sequence[int]) -> np.ndarray:
         """Return the audio (samples,) float32 of ``codes`` (T, L) from a set of ``layers``, counted from 1."""
@@ -204,7 +221,7 @@ def _training_latents(model: Any, rates: tuple[int, float], most: int, source: S
     speech = source.training_speech(rates[0])
     latents: list[np.ndarray] = []
     with bar(most, "training latents", "latent") as progress:
-        while sum(map(len, latents)) < most and (group := list(islice(speech, GROUP))):
+        while sum(map(len, latents)) < most and (group := list(islice(speech, 8 * joblib.cpu_count()))):
             for output in each_waveform(model.encoder, group, source.device):
                 latents.append(output[0].T[: most - sum(map(len, latents))])
                 progress.update(len(latents[-1]))
@@ -222,4 +239,5 @@ def finish(
             remove_weight_norm(module)  # the same weights, computed once and not for each utterance
     model.eval().to(source.device)
     books = torch.stack([layer.codebook for layer in model.quantizer.vq.layers[:layers]]).cpu().numpy()
-    return NeuralCodec(source.name, *rates, books, made_from, source.device, model, encode_one)
+    batch_seconds = source.batch_seconds or (0.0 if source.device == "cpu" else BATCH_SECONDS)
+    return NeuralCodec(source.name, *rates, books, made_from, source.device, model, encode_one, batch_seconds)
