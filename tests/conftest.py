@@ -62,8 +62,9 @@ def write_textgrid(path: Path, intervals: list[tuple[str, float, float]], tier: 
 
 
 @pytest.fixture
-def corpus_dir(tmp_path: Path) -> Path:
-    """A corpus of tones: 3 speakers, 12 utterances each of 1 s, phones AA1, S and silence; alignments beside it."""
+def corpus_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A corpus of tones, in shards of 9 s: 3 speakers, 12 utterances each of 1 s, phones AA1, S and silence; alignments beside it."""
+    monkeypatch.setattr("rvqprobe.encoding.SHARD_SECONDS", 9.0)
     rng = np.random.default_rng(0)
     for s, speaker in enumerate(("10", "20", "30")):
         for number in range(12):

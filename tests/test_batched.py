@@ -10,25 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_codecs import encodec_checkpoint, published, small_checkpoint, source  # noqa: F401
 
+from rvqprobe import rvq
 from rvqprobe.codecs import batched, encodec, speechtokenizer
 from rvqprobe.codecs.neural import NeuralCodec
 
 BOUND = 1e-5
 """Two codes are told apart in float32 where their squared distances differ by more than this share of the squared norms."""
 ADVERSARIAL = [1, 2, 3, 5, 7, 159, 319, 320, 321, 639, 640, 641, 2 * 8 * 320 - 1, 6400, 6401]
-
-
-def margins(built: NeuralCodec, waveform: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """How clearly the oracle chose each of its ``codes`` (T, L): the distance to the runner-up, in units of the norms."""
-    with torch.inference_mode():
-        left = built.model.encoder(torch.from_numpy(waveform)[None, None])[0].T.double().numpy()
-    found = []
-    for book, chosen in zip(built.codebooks.astype(np.float64), codes.T, strict=True):
-        distances = np.sum((left[:, None] - book) ** 2, axis=2)
-        nearest = np.sort(distances, axis=1)
-        found.append((nearest[:, 1] - nearest[:, 0]) / (np.sum(left**2, axis=1) + np.sum(book[chosen] ** 2, axis=1)))
-        left = left - book[chosen]
-    return np.stack(found, axis=1)
 
 
 def compare(built: NeuralCodec, waveforms: list[np.ndarray]) -> Counter:
@@ -38,7 +26,9 @@ def compare(built: NeuralCodec, waveforms: list[np.ndarray]) -> Counter:
         assert codes.shape == alone.shape and codes.dtype == np.uint16
         differs = codes != alone
         if differs.any():
-            margin = margins(built, waveform, alone)
+            with torch.inference_mode():
+                latents = built.model.encoder(torch.from_numpy(waveform)[None, None])[0].T.numpy()
+            margin = rvq.margins(latents, built.codebooks, alone)
             for frame in np.flatnonzero(differs.any(axis=1)):
                 layer = int(differs[frame].argmax())
                 assert margin[frame, layer] < BOUND
@@ -105,6 +95,12 @@ def test_untrained_codecs_in_batches(tmp_path: Path) -> None:
         source(small_checkpoint(tmp_path).parent, batch_seconds=50.0), "untrained", "config.json"
     )
     assert sum(compare(built, noise([*ADVERSARIAL, 16_000, 30_011])).values()) <= 1
+
+
+def test_margins_of_a_case_worked_by_hand() -> None:
+    books = np.array([[[0.0, 0], [4, 0]], [[1, 0], [0, 1]]])
+    found = rvq.margins(np.array([[1.0, 0]]), books, np.array([[0, 0]]))
+    np.testing.assert_allclose(found, [[(9 - 1) / (1 + 0), (2 - 0) / (1 + 1)]])
 
 
 @given(st.lists(st.integers(1, 1000), min_size=1, max_size=60), st.integers(1, 5000))

@@ -1,5 +1,5 @@
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import polars as pl
@@ -25,22 +25,20 @@ class Toy:
     def __init__(self, most: int = 10**9) -> None:
         self.encoded, self.most = 0, most
 
-    def encode(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
-        self.encoded += len(waveforms)
-        if self.encoded > self.most:
-            raise KeyboardInterrupt
-        level = [np.abs(w[: len(w) // 320 * 320]).reshape(-1, 320).mean(axis=1) for w in waveforms]
-        return [np.stack([np.minimum(7, 40 * x), x > 0.1], axis=1).astype(np.uint16) for x in level]
+    def encode(self, waveforms: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+        for waveform in waveforms:
+            self.encoded += 1
+            if self.encoded > self.most:
+                raise KeyboardInterrupt
+            level = np.abs(waveform[: len(waveform) // 320 * 320]).reshape(-1, 320).mean(axis=1)
+            yield np.stack([np.minimum(7, 40 * level), level > 0.1], axis=1).astype(np.uint16)
+
+    encode_alone = encode
 
 
-def encode(corpus_dir, built: Toy, made=None, f0_min: float = 60.0) -> tokens.Tokens:
+def encode(corpus_dir, built: Toy, made=None, f0_min: float = 60.0, shard: tuple[int, int] = (1, 1)) -> tokens.Tokens:
     saved, _, layout = make(corpus_dir)
-    return encoding.encode("logmel_rvq", built, made or saved, layout, corpus_dir / "audio", f0_min, 400.0, 1)
-
-
-@pytest.fixture(autouse=True)
-def small_shards(monkeypatch) -> None:
-    monkeypatch.setattr(encoding, "SHARD_SECONDS", 9.0)
+    return encoding.encode("logmel_rvq", built, made or saved, layout, corpus_dir / "audio", f0_min, 400.0, 1, shard)
 
 
 def test_tokens_bear_their_labels(corpus_dir) -> None:

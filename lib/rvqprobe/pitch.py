@@ -29,13 +29,19 @@ def f0(
     kept = waveform[max(0, begin) : begin + total]
     padded = np.pad(kept, (max(0, -begin), total - max(0, -begin) - len(kept)))
     framed = np.lib.stride_tricks.sliding_window_view(padded, length)[::hop]
+    loud = np.flatnonzero(np.sqrt(np.mean(framed**2, axis=1)) > ENERGY_GATE * np.sqrt(np.mean(waveform**2)))
+    found = np.full(frames, np.nan, np.float32)
+    if not len(loud):
+        return found
+    apart = framed[loud]  # laid end to end, so that YIN works on loud frames alone
     hertz = librosa.yin(
-        padded, fmin=f0_min, fmax=f0_max, sr=sample_rate, frame_length=length, hop_length=hop, center=False
+        apart.ravel(), fmin=f0_min, fmax=f0_max, sr=sample_rate, frame_length=length, hop_length=length, center=False
     )
-    periodic = aperiodicity(framed, np.rint(sample_rate / hertz).astype(int)) < APERIODICITY
-    loud = np.sqrt(np.mean(framed**2, axis=1)) > ENERGY_GATE * np.sqrt(np.mean(waveform**2))
     inside = (hertz > f0_min) & (hertz < f0_max)
-    return np.where(periodic & loud & inside, hertz, np.nan).astype(np.float32)
+    lag = np.rint(sample_rate / hertz[inside]).astype(int)
+    periodic = aperiodicity(apart[inside], lag) < APERIODICITY
+    found[loud[inside][periodic]] = hertz[inside][periodic]
+    return found
 
 
 def aperiodicity(framed: np.ndarray, lag: np.ndarray) -> np.ndarray:
@@ -45,7 +51,7 @@ def aperiodicity(framed: np.ndarray, lag: np.ndarray) -> np.ndarray:
     samples in the frame that lie ``lag`` apart.
     """
     frames, length = framed.shape
-    lags = np.arange(1, lag.max() + 1)
+    lags = np.arange(1, lag.max(initial=1) + 1)
     size = scipy.fft.next_fast_len(length + len(lags), real=True)
     spectrum = np.abs(scipy.fft.rfft(framed, size, axis=1)) ** 2
     correlation = scipy.fft.irfft(spectrum, size, axis=1)[:, 1 : len(lags) + 1]
