@@ -169,10 +169,18 @@ def _whitening(embeddings: np.ndarray, share: np.ndarray, ridge: float) -> tuple
     are fewer than dimensions) are left out: their coefficients are zero at the optimum.
     """
     centre = share @ embeddings
-    scaled = np.sqrt(share)[:, None] * (embeddings - centre)
-    variance, directions = np.linalg.eigh(scaled.T @ scaled)
-    varies = variance > ROUNDING**2 * variance[-1]
+    variance, directions = _axes(np.sqrt(share)[:, None] * (embeddings - centre))
+    varies = variance > ROUNDING**2 * variance[0]
     return centre, directions[:, varies] / np.sqrt(variance[varies] + ridge)
+
+
+def _axes(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return how much ``rows`` (K, D) vary along their principal axes, (R,), and these, (D, R), the largest first."""
+    if len(rows) < rows.shape[1]:
+        _, deviation, axes = np.linalg.svd(rows, full_matrices=False)
+        return deviation**2, axes.T
+    variance, axes = np.linalg.eigh(rows.T @ rows)  # twice as fast where codes are no fewer than dimensions
+    return variance[::-1], axes[:, ::-1]
 
 
 def choose_C(
@@ -233,8 +241,7 @@ def principal(codebook: np.ndarray, use: np.ndarray, components: int) -> np.ndar
     """Return the projection (D, ``components`` or D if that is less) on the leading principal components of the
     ``codebook`` (K, D) when code c is used ``use[c]`` times."""
     share, embeddings = use / use.sum(), codebook.astype(np.float64)
-    scaled = np.sqrt(share)[:, None] * (embeddings - share @ embeddings)
-    return np.linalg.eigh(scaled.T @ scaled)[1][:, ::-1][:, :components]
+    return _axes(np.sqrt(share)[:, None] * (embeddings - share @ embeddings))[1][:, :components]
 
 
 Fitted = TypeVar("Fitted", Logistic, Linear)

@@ -107,6 +107,8 @@ def execute(
     Its output goes to a log beside it and, unless ``quiet``, to the terminal.
     """
     name = notebook if codec is None else f"{notebook}-{params.codec_name(codec)}"
+    if params.part(study["shard"]) != (1, 1):
+        name += "-" + study["shard"].replace(" ", "-")  # each part has its own
     values = {**study, **({} if codec is None else {"codec": codec})}
     output, log = folder / f"{name}.ipynb", folder / "logs" / f"{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
