@@ -209,7 +209,7 @@ from rvqprobe import rvq
 from rvqprobe.codecs.logmel_rvq import logmel
 
 class Toy:
-    sample_rate, frame_rate, made_from = 16000, 50.0, "toy"
+    sample_rate, frame_rate, made_from, plan = 16000, 50.0, "toy", "cpu"
 
     def __init__(self, name, spread):
         rng = np.random.default_rng(1)

@@ -18,7 +18,7 @@ from test_split import make
 class Toy:
     """Codes that tell the loudness of each hop; counts what it encodes and stops, if told to, after some."""
 
-    name, made_from = "toy", ""
+    name, made_from, plan = "toy", "", "cpu"
     sample_rate, frame_rate = 8000, 25.0
     codebooks = np.arange(2 * 8 * 3, dtype=np.float32).reshape(2, 8, 3)
 
@@ -106,6 +106,9 @@ def test_nothing_changed_is_served_from_the_cache(corpus_dir) -> None:
     assert encode(corpus_dir, lower, f0_min=70.0).shards != before.shards and lower.encoded == 36
     changed = Toy()
     changed.codebooks = Toy.codebooks + 1
+    encode(corpus_dir, changed, f0_min=70.0)
+    assert changed.encoded == 36
+    changed.encoded, changed.plan = 0, "cuda"
     encode(corpus_dir, changed, f0_min=70.0)
     assert changed.encoded == 36
     changed.encoded = 0

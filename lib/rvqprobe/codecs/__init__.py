@@ -36,6 +36,10 @@ class Codec(Protocol):
     made_from: str
     """Key of what shapes the codes beside settings and codebooks: the sha256 of weights, say."""
 
+    plan: str
+    """Where and how it runs: a frame that lies between two codes may fall to another one on another device or in another
+    batch."""
+
     def encode(self, waveforms: Sequence[np.ndarray]) -> Iterable[np.ndarray]:
         """Return the codes (T, L) uint16 of each waveform (samples,) float32; token t covers the t-th hop."""
         ...
@@ -123,11 +127,11 @@ def require(codec: str, checkpoints_dir: Path) -> None:
 
 
 def fingerprint(codec: str, built: Codec) -> str:
-    """Return a key of everything that shapes the codes: settings, weights, codebooks, code and packages."""
+    """Return a key of everything that shapes the codes: settings, weights, codebooks, plan, code and packages."""
     content = settings(codec)
     code = store.code_digest(*Path(__file__).parent.glob("*.py"), rvq.__file__, inspect.getfile(_module(content)))
     packages = [version(name) for name in ("torch", "torchaudio", "encodec", "speechtokenizer")]
-    return store.key(content, built.made_from, store.array_digest(built.codebooks), code, packages)
+    return store.key(content, built.made_from, built.plan, store.array_digest(built.codebooks), code, packages)
 
 
 def _module(content: dict[str, Any]) -> Any:

@@ -30,6 +30,11 @@ class LogMelRVQ:
     sample_rate: int = SAMPLE_RATE
     frame_rate: float = SAMPLE_RATE / HOP
 
+    @property
+    def plan(self) -> str:
+        """Device."""
+        return self.device
+
     def encode(self, waveforms: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
         """Yield the codes (T, L) uint16 of each waveform (samples,) float32; T is samples / 320, rounded up."""
         books = torch.from_numpy(self.codebooks).to(self.device)

@@ -100,6 +100,11 @@ class NeuralCodec:
     batch_seconds: float
     """Audio, padding included, that is encoded at once; 0: an utterance at a time."""
 
+    @property
+    def plan(self) -> str:
+        """Device and batches."""
+        return f"{self.device}, {self.batch_seconds:g} s at once"
+
     def encode(self, waveforms: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
         """Yield the codes (T, L) uint16 of each waveform (samples,) float32."""
         if not self.batch_seconds:
