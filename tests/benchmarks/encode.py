@@ -9,6 +9,7 @@ the untrained ones, of the published size. Prints a table and, last, one line of
 import argparse
 import itertools
 import json
+import resource
 import tempfile
 import time
 from collections import Counter
@@ -136,6 +137,7 @@ def measure(name: str, options: argparse.Namespace, folder: Path) -> dict[str, A
     whole_seconds, _ = timed(
         lambda: encoding.encode(name, built, made, layout, folder / "audio", 60.0, 400.0, options.workers)
     )
+    work = codec_seconds + seconds * (read_seconds + label_seconds) / listened  # of one core each, or the GPU's
     sizes = [len(w) for w in waveforms]
     plan = (
         batched.plan(sizes, int(built.batch_seconds * built.sample_rate)) if built.batch_seconds else [[i] for i in few]
@@ -150,7 +152,10 @@ def measure(name: str, options: argparse.Namespace, folder: Path) -> dict[str, A
         "whole_times_real_time": seconds / whole_seconds,
         "hours_a_minute": seconds / whole_seconds / 60,
         "padding_waste": 1 - sum(sizes[i] for batch in plan for i in batch) / padded,
-        "codec_share_of_whole": codec_seconds / whole_seconds,
+        "share_of_codec": codec_seconds / work,
+        "share_of_reading": seconds * read_seconds / listened / work,
+        "share_of_labels": seconds * label_seconds / listened / work,
+        "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
         "reading_times_real_time_a_core": listened / read_seconds,
         "labels_times_real_time_a_core": listened / label_seconds,
         "peak_gpu_gb": peak,
