@@ -140,6 +140,11 @@ def test_parts_made_with_other_settings_do_not_pass_for_one_table(corpus_dir: Pa
         tokens.load(Layout(corpus_dir / "results", "tiny"), "logmel_rvq")
 
 
+def test_a_part_without_work_says_so(corpus_dir: Path) -> None:
+    with pytest.raises(ParameterError, match="'5 of 5': the speech makes 4 shards"):
+        encode(corpus_dir, Toy(), shard=(5, 5))
+
+
 @pytest.mark.parametrize("wrong", ["1", "0 of 2", "3 of 2", "a of b", "1/2"])
 def test_a_part_is_i_of_n(wrong: str) -> None:
     with pytest.raises(ParameterError, match="has to be"):

@@ -15,7 +15,7 @@ import polars as pl
 from rvqprobe import audio, codecs, phones, pitch, store, tokens
 from rvqprobe.codecs import Codec
 from rvqprobe.corpus import LEFT_OUT
-from rvqprobe.params import codec_name
+from rvqprobe.params import ParameterError, codec_name
 from rvqprobe.progress import bar, track
 from rvqprobe.split import TRAIN, Split, seeded_order
 from rvqprobe.store import Layout
@@ -73,16 +73,21 @@ def encode(
     Shards that are there already, made from the same audio, alignments, codec and settings, are kept. Audio that
     can't be used is quarantined. Readers and F0 run in ``workers`` processes beside the codec, which works on the next
     shard while the last one's table is written. ``shard`` (I, N) makes every N-th shard, beginning with the I-th; what
-    other parts have not made yet is then missing from the table.
+    other parts have not made yet is then missing from the table. Raises ParameterError for a part without a shard.
     """
     name = codec_name(codec)
     folder = layout.tokens(name)
     rows = split.utterances.sort(["seconds", "utterance"], descending=[True, False]).to_dicts()
     made_from = [_labelling(), codecs.fingerprint(codec, built), f0_min, f0_max]
     plan = _plan(rows, corpus_dir, folder, made_from, workers)
+    part, parts = shard
+    if part > len(plan):
+        raise ParameterError(
+            f"parameter shard = '{part} of {parts}': the speech makes {len(plan)} shards, so this part has nothing to do; "
+            f"divide it into at most {len(plan)}"
+        )
     store.write_arrays(folder / "codebooks.npz", codebooks=built.codebooks)
     store.write_json(_about(name, built, plan, rows, split.made_from), folder / "tokens.json")
-    part, parts = shard
     mine = plan[part - 1 :: parts]
     if not all(path.exists() for path, _ in mine):
         _make(mine, built, layout, corpus_dir, f0_min, f0_max, workers)
