@@ -8,11 +8,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_codecs import encodec_checkpoint, published, small_checkpoint, source  # noqa: F401
 
 from rvqprobe import rvq
 from rvqprobe.codecs import batched, encodec, neural, speechtokenizer
 from rvqprobe.codecs.neural import NeuralCodec
+from test_codecs import encodec_checkpoint, published, small_checkpoint, source  # noqa: F401
 
 BOUND = 1e-5
 """Two codes are told apart in float32 where their squared distances differ by more than this share of the squared norms."""
@@ -24,15 +24,14 @@ def compare(built: NeuralCodec, waveforms: list[np.ndarray], bound: float = BOUN
     first: Counter = Counter()
     for waveform, alone, codes in zip(waveforms, built.encode_alone(waveforms), built.encode(waveforms), strict=True):
         assert codes.shape == alone.shape and codes.dtype == np.uint16
-        differs = codes != alone
-        if differs.any():
+        layers = rvq.first_differing(codes, alone)
+        if layers.any():
             with torch.inference_mode():
                 latents = built.model.encoder(torch.from_numpy(waveform)[None, None])[0].T.numpy()
             margin = rvq.margins(latents, built.codebooks, alone)
-            for frame in np.flatnonzero(differs.any(axis=1)):
-                layer = int(differs[frame].argmax())
-                assert margin[frame, layer] < bound
-                first[layer + 1] += 1
+            for frame in np.flatnonzero(layers):
+                assert margin[frame, layers[frame] - 1] < bound
+                first[int(layers[frame])] += 1
     return first
 
 
@@ -98,7 +97,7 @@ def test_untrained_codecs_in_batches(tmp_path: Path) -> None:
 
 
 def test_untrained_encodec_in_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its affine map magnifies rounding by the latents' mean over their spread, here some fifty times."""
+    """Its affine map magnifies rounding by the latents' mean over their spread."""
     monkeypatch.setattr(neural, "LATENTS_A_CODE", 10)
     built = encodec.build(source(tmp_path, batch_seconds=50.0), "untrained", 32)
     first = compare(built, noise([*ADVERSARIAL, 24_000, 30_011]), bound=100 * BOUND)

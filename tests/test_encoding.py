@@ -13,7 +13,6 @@ import numpy as np
 import polars as pl
 import pytest
 import soundfile
-from test_tokens import Toy, contents, encode
 
 from conftest import write_textgrid
 from rvqprobe import corpus, encoding, phones, split, store, tokens
@@ -21,6 +20,7 @@ from rvqprobe.corpus import TooManyDefects
 from rvqprobe.params import ParameterError, part
 from rvqprobe.store import Layout, MissingInput
 from test_split import OPTIONS
+from test_tokens import Toy, contents, encode
 
 RUN = """
 import sys, time

@@ -7,7 +7,8 @@ import numpy as np
 
 from rvqprobe import store
 from rvqprobe.counts import semitones
-from rvqprobe.phones import BROAD_CLASSES
+from rvqprobe.information import BITS
+from rvqprobe.phones import BROAD_CLASSES, broad_class
 from rvqprobe.probes import CONTROL, LINEAR, SEMITONES, UNBALANCED, Probe
 from rvqprobe.solvers import Logistic
 from rvqprobe.split import CLUSTER, EVAL, Split, held_out_clusters
@@ -29,7 +30,7 @@ BROAD = list(BROAD_CLASSES)
 def collect(tokens: Tokens, split: Split, probes: Sequence[Probe]) -> list[Sums]:
     """Return the sums of each probe over the held-out tokens, a million at a time."""
     clusters = {by: held_out_clusters(split, by) for by in set(CLUSTER.values())}
-    broad = np.array([BROAD.index(_broad_class(name)) for name in split.classes["phoneme"]], np.int64)
+    broad = np.array([BROAD.index(broad_class(name)) for name in split.classes["phoneme"]], np.int64)
     adders = [_adder(probe, tokens.codebooks[probe.layer - 1], split, broad) for probe in probes]
     sums: list[Sums] = [{} for _ in probes]
     for batch in batches(tokens, split, "score", [EVAL]):
@@ -42,10 +43,6 @@ def collect(tokens: Tokens, split: Split, probes: Sequence[Probe]) -> list[Sums]
             for key, values in add(lagged[probe.lag], number[batch.utterance], len(names)).items():
                 mine[key] = mine[key] + values if key in mine else values
     return sums
-
-
-def _broad_class(phoneme: str) -> str:
-    return next(name for name, members in BROAD_CLASSES.items() if phoneme.rstrip("012") in members.split())
 
 
 Adder = Callable[[Batch, np.ndarray, int], Sums]
@@ -69,7 +66,7 @@ def _adder(probe: Probe, codebook: np.ndarray, split: Split, broad: np.ndarray) 
             return {"n": np.bincount(cluster, minlength=clusters), "right": right}
         sums = _outcomes(label, said, cluster, clusters, classes, ("truth", "said", "hits"))
         if probe.kind == UNBALANCED:
-            surprise = -proba[code, label] / np.log(2)
+            surprise = -proba[code, label] / BITS
             known = np.isfinite(surprise)
             sums["surprise"] = np.bincount(cluster[known], surprise[known], clusters)
         if probe.kind == LINEAR and probe.task == "phoneme":

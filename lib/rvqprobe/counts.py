@@ -1,6 +1,6 @@
 """Counts: how often each code goes with each label. They are all that a probe of one layer needs.
 
-Training tokens are counted in ``FOLDS`` folds of whole clusters (``split.clusters``), so that what is chosen on training
+Training tokens are counted in ``FOLDS`` folds of whole clusters (``split.CLUSTER``), so that what is chosen on training
 data has other training data to be judged by, and a jackknife can leave one fold out. The last group is held out.
 """
 

@@ -12,7 +12,7 @@ import joblib
 import numpy as np
 import polars as pl
 
-from rvqprobe import audio, codecs, phones, pitch, store, tokens
+from rvqprobe import audio, codecs, phones, pitch, rvq, store, tokens
 from rvqprobe.codecs import Codec
 from rvqprobe.corpus import LEFT_OUT
 from rvqprobe.params import ParameterError, codec_name
@@ -111,10 +111,9 @@ def agreement(built: Codec, table: Tokens, split: Split, corpus_dir: Path, seed:
     layers = [f"q{layer}" for layer in range(1, len(built.codebooks) + 1)]
     rows = []
     for name, codes in zip(chosen, built.encode_alone(sounds), strict=True):
-        differs = saved.filter(utterance=name).select(layers).to_numpy() != codes
-        first = Counter((differs.argmax(axis=1) + 1)[differs.any(axis=1)].tolist())
-        told = ", ".join(f"{layer}: {count}" for layer, count in sorted(first.items()))
-        rows.append((name, len(codes), 1 - float(differs.any(axis=1).mean()), told))
+        first = rvq.first_differing(saved.filter(utterance=name).select(layers).to_numpy(), codes)
+        told = ", ".join(f"{layer}: {count}" for layer, count in sorted(Counter(first[first > 0].tolist()).items()))
+        rows.append((name, len(codes), float(np.mean(first == 0)), told))
     return pl.DataFrame(rows, ["utterance", "tokens", "equal", "first_differing"], orient="row")
 
 
@@ -155,7 +154,7 @@ def _make(
 ) -> None:  # fmt: skip
     """Write the shards of ``plan`` that are not there."""
     waiting = [shard for shard in plan if not shard[0].exists()]
-    done, total = (sum(row["seconds"] for _, rows in part for row in rows) for part in (waiting, plan))
+    to_do, total = (sum(row["seconds"] for _, rows in part for row in rows) for part in (waiting, plan))
     by_utterance = pl.read_parquet(layout.phones).partition_by("utterance", as_dict=True)
     intervals = {name: table for (name,), table in by_utterance.items()}
     settings = (built.sample_rate, built.frame_rate, f0_min, f0_max)
@@ -173,7 +172,7 @@ def _make(
         return found
 
     with bar(total, "encode", "s of audio") as progress, ThreadPoolExecutor(1) as beside:
-        progress.update(total - done)
+        progress.update(total - to_do)
         ahead: deque[tuple[Path, list[tuple[dict[str, Any], Heard]], Future[list[np.ndarray]]]] = deque()
         for path, rows in waiting:
             found = [(row, next(heard)) for row in rows]

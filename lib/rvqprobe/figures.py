@@ -12,6 +12,8 @@ from IPython import get_ipython
 from IPython.display import HTML, display
 from plotly.subplots import make_subplots
 
+from rvqprobe.measures import NAMES, PRIMARY, TASK_METRICS
+
 MIME = "application/vnd.plotly.v1+json"
 
 
@@ -28,13 +30,6 @@ UNTRAINED = "-untrained"
 """Ending of an untrained codec's name."""
 SPARE = ("#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "x", "triangle-down")
-METRIC_NAMES = {
-    "macro_f1": "macro-F1",
-    "accuracy": "accuracy",
-    "r2": "R²",
-    "mae_hz": "mean absolute error (Hz)",
-    "utterance_accuracy": "accuracy, whole utterance",
-}
 LOOKS = {
     "linear": "solid",
     "difference": "solid",
@@ -168,16 +163,15 @@ def _rows(
 
 def by_layer(metrics: pl.DataFrame, task: str, title: str) -> go.Figure:
     """Draw the metrics of ``task`` over the RVQ layers, all codecs: linear solid, lookup dashed, chance dotted."""
-    shown = {"pitch": ("r2", "mae_hz"), "speaker": ("macro_f1", "accuracy", "utterance_accuracy")}
-    names = shown.get(task, ("macro_f1", "accuracy"))
+    names = [*TASK_METRICS[task], *(["utterance_accuracy"] if task == "speaker" else [])]
     looks = {"linear": "linear", "lookup": "lookup"}
-    return curves({METRIC_NAMES[name]: _rows(metrics, task, name, looks) for name in names}, "layer", title)
+    return curves({NAMES[name]: _rows(metrics, task, name, looks) for name in names}, "layer", title)
 
 
 def information(metrics: pl.DataFrame, title: str) -> go.Figure:
     """Draw what codes and labels share, in bits, by layer: corrected mutual information solid, V-information dashed."""
     panels = {}
-    for task in ("phoneme", "speaker", "pitch"):
+    for task in PRIMARY:
         of_counts = _rows(metrics, task, "mi_corrected", {"counts": "mutual information"})
         usable = _rows(metrics, task, "v_information", {"unbalanced": "V-information"})
         panels[f"{task} (bits a token)"] = pl.concat([of_counts, usable]).with_columns(chance=None)
@@ -187,9 +181,8 @@ def information(metrics: pl.DataFrame, title: str) -> go.Figure:
 def capacity(metrics: pl.DataFrame, title: str) -> go.Figure:
     """Draw linear probes beside those on 128 components (above) and their selectivity (below), by layer."""
     looks = {"linear": "linear", "components": "128 components"}
-    primary = {"phoneme": "macro_f1", "speaker": "macro_f1", "pitch": "r2"}
-    panels = {f"{task}, {METRIC_NAMES[name]}": _rows(metrics, task, name, looks) for task, name in primary.items()}
-    for task in primary:
+    panels = {f"{task}, {NAMES[name]}": _rows(metrics, task, name, looks) for task, name in PRIMARY.items()}
+    for task in PRIMARY:
         panels[f"{task}, selectivity"] = _rows(metrics, task, "selectivity", looks)
     return curves(panels, "layer", title)
 
@@ -198,8 +191,8 @@ def lags(metrics: pl.DataFrame, title: str) -> go.Figure:
     """Draw layer 1's scores for phones and F0 taken before and after the token's centre."""
     looks = {"linear": "linear"}
     panels = {
-        f"{task}, {METRIC_NAMES[name]}": _rows(metrics, task, name, looks, layer=1)
-        for task, name in (("phoneme", "macro_f1"), ("pitch", "r2"))
+        f"{task}, {NAMES[PRIMARY[task]]}": _rows(metrics, task, PRIMARY[task], looks, layer=1)
+        for task in ("phoneme", "pitch")
     }
     return curves(panels, "lag_ms", title)
 
@@ -210,8 +203,7 @@ def differences(table: pl.DataFrame, title: str) -> go.Figure:
         value="difference", codec=pl.format("{} − {}", "codec", "minus"), look=pl.lit("difference"), chance=None
     )
     first = drawn.filter(pl.col("codec").str.starts_with(table["codec"][0] + " ")) if len(table) else drawn
-    names = {"phoneme": "macro-F1", "speaker": "macro-F1", "pitch": "R²"}
-    panels = {f"{task}, difference in {name}": first.filter(task=task) for task, name in names.items()}
+    panels = {f"{task}, difference in {NAMES[name]}": first.filter(task=task) for task, name in PRIMARY.items()}
     return curves(panels, "layer", title).add_hline(0, line={"color": "#000000", "width": 1})
 
 

@@ -8,14 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import polars as pl
 
-from rvqprobe.measures import PRIMARY, Profiles
+from rvqprobe.measures import NAMES, PRIMARY, Profiles
 from rvqprobe.params import codec_name, is_trained
 
 SHARP = 1.5
 """Layer 1 is "sharply" the best where its score is at least so many times that of layer 2."""
 WEAK = 0.3
 """R² under which F0 counts as weakly linear in a layer."""
-NAMES = {"macro_f1": "macro-F1", "r2": "R²", "accuracy": "accuracy"}
 STUDIED = ("encodec", "speechtokenizer")
 """The trained codecs that the hypothesis speaks of."""
 

@@ -6,6 +6,7 @@ import scipy.special
 import scipy.stats
 
 BITS = np.log(2)
+"""Nats in a bit."""
 
 
 def entropy(counts: np.ndarray) -> np.ndarray:

@@ -35,6 +35,17 @@ METRICS = {
 can exceed; ``lag_ms`` from the token's centre to where its label was taken; ``low`` and ``high`` bound a 95 % interval."""
 TASK_METRICS = {"phoneme": ("macro_f1", "accuracy"), "speaker": ("macro_f1", "accuracy"), "pitch": ("r2", "mae_hz")}
 PRIMARY = {task: metrics[0] for task, metrics in TASK_METRICS.items()}
+CLASS_SUMS = ("truth", "said", "hits")
+PRIMARY_SUMS = {"phoneme": CLASS_SUMS, "speaker": CLASS_SUMS, "pitch": ("n", "y", "yy", "squared")}
+"""What of the cluster sums a task's primary metric is made from."""
+NAMES = {
+    "macro_f1": "macro-F1",
+    "accuracy": "accuracy",
+    "r2": "R²",
+    "mae_hz": "mean absolute error (Hz)",
+    "utterance_accuracy": "accuracy, whole utterance",
+}
+"""Metrics as figures and sentences call them."""
 RECALLS = {
     "codec": pl.String,
     "layer": pl.Int64,
@@ -47,12 +58,12 @@ RECALLS = {
 }
 """Share of a class's held-out tokens that the linear probe names rightly; ``level`` is "phone" or "broad class", at which
 any phone of the same broad class counts as right."""
-Draws = dict[str, np.ndarray]
-"""By metric, the value and its bootstrap draws, (1 + DRAWS,)."""
+Weights = dict[str, np.ndarray]
+"""By task, how often each held-out cluster is in each draw of the bootstrap, (1 + DRAWS, clusters)."""
 
 
-def cluster_weights(split: Split, seed: int) -> dict[str, np.ndarray]:
-    """Return the bootstrap's weights of the held-out clusters by task, each (1 + DRAWS, clusters)."""
+def cluster_weights(split: Split, seed: int) -> Weights:
+    """Return the bootstrap's weights of the held-out clusters."""
     by = {of: bootstrap.weights(len(clusters.held_out_clusters(split, of)[0]), seed) for of in set(CLUSTER.values())}
     return {task: by[of] for task, of in CLUSTER.items()}
 
@@ -86,10 +97,10 @@ def score(probe: Probe, sums: Sums, counts: Counts, weights: np.ndarray) -> dict
             return _pitch_scores(probe, total)
         if probe.kind == CONTROL:
             return {"accuracy": (total["right"] / total["n"], None)}
-        truth, said, hits = total["truth"], total["said"], total["hits"]
+        truth, hits = total["truth"], total["hits"]
         majority = int(probe.constant)
         found: dict[str, tuple[np.ndarray, float | None]] = {
-            "macro_f1": (macro_f1(truth, said, hits), 1 / np.count_nonzero(truth[0])),
+            "macro_f1": (_primary(probe.task, total), 1 / np.count_nonzero(truth[0])),
             "accuracy": (hits.sum(axis=1) / truth.sum(axis=1), float(truth[0, majority] / truth[0].sum())),
         }
         if probe.kind == UNBALANCED:
@@ -105,7 +116,7 @@ def score(probe: Probe, sums: Sums, counts: Counts, weights: np.ndarray) -> dict
 
 def _pitch_scores(probe: Probe, total: Sums) -> dict[str, tuple[np.ndarray, float | None]]:
     found: dict[str, tuple[np.ndarray, float | None]] = {
-        "r2": (r2(total["n"], total["y"], total["yy"], total["squared"]), None if probe.kind == CONTROL else 0.0)
+        "r2": (_primary(probe.task, total), None if probe.kind == CONTROL else 0.0)
     }
     if probe.kind != CONTROL:
         unit = "semitones" if probe.kind == SEMITONES else "hz"
@@ -114,13 +125,12 @@ def _pitch_scores(probe: Probe, total: Sums) -> dict[str, tuple[np.ndarray, floa
 
 
 def score_all(
-    probes: Sequence[Probe], sums: Sequence[Sums], counts: Counts, split: Split, frame_rate: float, seed: int, codec: str
+    probes: Sequence[Probe], sums: Sequence[Sums], counts: Counts, weights: Weights, frame_rate: float, codec: str
 ) -> pl.DataFrame:  # fmt: skip
     """Return the metrics (``METRICS``) of a codec's probes, in which probes without a held-out token have no rows.
 
     Intervals are those of the cluster bootstrap: they hold the fitted probes, and so the training part, fixed.
     """
-    weights = cluster_weights(split, seed)
     rows: list[tuple] = []
     accuracies: dict[tuple[str, int, str], np.ndarray] = {}
     for probe, mine in zip(probes, sums, strict=True):
@@ -133,7 +143,8 @@ def score_all(
         for metric, (values, chance) in metrics.items():
             rows.append((*about, kind, lag, metric, *_interval(values), chance, probe.n_train, n_eval))
         if probe.kind in (LINEAR, CONTROL):
-            accuracies[about[1], probe.layer, probe.kind] = metrics["r2" if probe.task == "pitch" else "accuracy"][0]
+            name = "r2" if probe.task == "pitch" else "accuracy"
+            accuracies[probe.task, probe.layer, probe.kind] = metrics[name][0]
             if probe.kind == CONTROL and (of_task := accuracies.get((probe.task, probe.layer, LINEAR))) is not None:
                 values = of_task - accuracies[probe.task, probe.layer, CONTROL]
                 rows.append((*about, LINEAR, lag, "selectivity", *_interval(values), None, probe.n_train, n_eval))
@@ -177,16 +188,15 @@ def _best_r2(pitch: PitchSums, layer: int) -> float | None:
     return float((np.sum(total**2 / np.maximum(n, 1)) - about_zero) / spread) if spread > 0 else None
 
 
-def recalls(probes: Sequence[Probe], sums: Sequence[Sums], split: Split, seed: int, codec: str) -> pl.DataFrame:
+def recalls(probes: Sequence[Probe], sums: Sequence[Sums], split: Split, weights: Weights, codec: str) -> pl.DataFrame:
     """Return the recall (``RECALLS``) of each phone and broad class by the linear probe of each layer."""
-    weights = cluster_weights(split, seed)["phoneme"]
     levels = (("phone", split.classes["phoneme"], "truth", "hits"), ("broad class", BROAD, "broad", "broad_hits"))
     rows = []
     for probe, mine in zip(probes, sums, strict=True):
         if probe.task == "phoneme" and probe.kind == LINEAR and mine:
             for level, names, truth, hits in levels:
                 with np.errstate(invalid="ignore", divide="ignore"):
-                    draws = (weights @ mine[hits]) / (weights @ mine[truth])
+                    draws = (weights["phoneme"] @ mine[hits]) / (weights["phoneme"] @ mine[truth])
                 n = mine[truth].sum(axis=0)
                 present = np.flatnonzero(n)
                 rows += [(codec, probe.layer, level, names[y], *_interval(draws[:, y]), int(n[y])) for y in present]
@@ -213,14 +223,13 @@ def save(table: pl.DataFrame, path: Path, split: Split) -> None:
     write_table(table, path, {"split": split.made_from})
 
 
-def read(codec: str, split: Split, path: Path) -> pl.DataFrame:
+def read(codec: str, split: Split, layout: Layout, path: Path) -> pl.DataFrame:
     """Return what ``save`` wrote for ``codec``.
 
     Raises MissingInput where it is missing or was measured on another split.
     """
     remedy = f"03_probe (codec {codec}, evaluate true)"
-    if not path.exists():
-        raise MissingInput(f"{path} is missing: run the notebook {remedy} first")
+    layout.require(path, remedy)
     if pl.read_parquet_metadata(path).get("split") != split.made_from:
         raise MissingInput(f"{path} was measured on another split: run 02_encode and {remedy} again")
     return pl.read_parquet(path)
@@ -231,7 +240,7 @@ def join(codecs: Iterable[str], split: Split, layout: Layout) -> pl.DataFrame:
 
     Raises MissingInput where a codec has no metrics, or has them from another split than the others.
     """
-    metrics = pl.concat(read(name, split, layout.codec_metrics(name)) for name in map(codec_name, codecs))
+    metrics = pl.concat(read(name, split, layout, layout.codec_metrics(name)) for name in map(codec_name, codecs))
     write_table(metrics, layout.metrics)
     return metrics
 
@@ -240,24 +249,23 @@ Profiles = dict[tuple[str, str], np.ndarray]
 """By codec and task, the linear probe's primary metric and its draws over the layers, (1 + DRAWS, L)."""
 
 
-def profiles(codecs: Iterable[str], split: Split, layout: Layout, seed: int) -> Profiles:
-    """Return the profiles of all ``codecs`` from their saved cluster sums; they share their draws."""
-    weights = cluster_weights(split, seed)
+def profiles(codecs: Iterable[str], weights: Weights, layout: Layout) -> Profiles:
+    """Return the profiles of all ``codecs`` from their saved cluster sums; they share the draws of ``weights``."""
     found: Profiles = {}
     for name in map(codec_name, codecs):
         sums = clusters.load(layout, name)
         for task in TASK_METRICS:
             layers = sorted(layer for of, layer in sums if of == task)
-            columns = [_primary(task, sums[task, layer], weights[task]) for layer in layers]
+            totals = [{name: weights[task] @ sums[task, k][name] for name in PRIMARY_SUMS[task]} for k in layers]
+            with np.errstate(invalid="ignore", divide="ignore"):
+                columns = [_primary(task, total) for total in totals]
             if columns and not np.isnan(columns[0][0]):
                 found[name, task] = np.column_stack(columns)
     return found
 
 
-def _primary(task: str, sums: Sums, weights: np.ndarray) -> np.ndarray:
-    names = ("n", "y", "yy", "squared") if task == "pitch" else ("truth", "said", "hits")
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return (r2 if task == "pitch" else macro_f1)(*(weights @ sums[name] for name in names))
+def _primary(task: str, total: Sums) -> np.ndarray:
+    return (r2 if task == "pitch" else macro_f1)(*(total[name] for name in PRIMARY_SUMS[task]))
 
 
 def compare(found: Profiles) -> pl.DataFrame:

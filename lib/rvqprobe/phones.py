@@ -41,6 +41,11 @@ def phoneme_class(label: str, silence: str = "class", stress: str = "strip") -> 
     return label if stress == "keep" else bare
 
 
+def broad_class(phoneme: str) -> str:
+    """Return the broad class of a phoneme class."""
+    return next(name for name, members in BROAD_CLASSES.items() if phoneme.rstrip("012") in members.split())
+
+
 def class_order(label: str) -> tuple[int, str]:
     """Sort key that puts phoneme classes in the order of ``PHONEMES``."""
     return PHONEMES.index(label.rstrip("012")), label

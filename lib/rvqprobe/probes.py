@@ -1,7 +1,7 @@
 """Probes: of each task and layer, the linear one and those it is compared with, fitted side by side and saved."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -168,11 +168,12 @@ def _fit_pitch(
     found = []
 
     def keep(
-        kind: str, fitted: Linear | None, said: np.ndarray, n: np.ndarray, total: np.ndarray, lag: int = 0
-    ) -> None:
+        kind: str, fitted: Linear | None, said: np.ndarray, n: np.ndarray, total: np.ndarray, lag: int = 0,
+        smoothing: float | None = None,
+    ) -> None:  # fmt: skip
         about = (float(total.sum() / n.sum()), int(n.sum()))
         answer = truth if kind == CONTROL else None
-        found.append(Probe("pitch", layer, kind, said, fitted, *about, None, lag, answer))
+        found.append(Probe("pitch", layer, kind, said, fitted, *about, smoothing, lag, answer))
 
     wanted = [kind for kind in targets if kind in kinds]
     if wanted:
@@ -181,8 +182,7 @@ def _fit_pitch(
             keep(kind, fitted, fitted.predict(codebook), n, targets[kind])
     if LOOKUP in kinds:
         said, smoothing = solvers.fit_mean(*sums[:2])
-        keep(LOOKUP, None, said, n, hz)
-        found[-1] = replace(found[-1], setting=smoothing)
+        keep(LOOKUP, None, said, n, hz, smoothing=smoothing)
     if COMPONENTS in kinds:
         projection = solvers.principal(codebook, n, EQUAL_DIMENSION)
         [leading] = solvers.fit_linear(n, hz[:, None], codebook @ projection)

@@ -68,6 +68,12 @@ def decode(codes: np.ndarray, codebooks: np.ndarray, layers: Sequence[int]) -> n
     return np.sum(rows, axis=0, dtype=np.float32) if rows else np.zeros((len(codes), codebooks.shape[2]), np.float32)
 
 
+def first_differing(codes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return the first layer, from 1, in which ``codes`` and ``others`` (T, L) differ; 0 where they are equal; (T,)."""
+    differs = codes != others
+    return np.where(differs.any(axis=1), differs.argmax(axis=1) + 1, 0)
+
+
 def margins(latents: np.ndarray, codebooks: np.ndarray, codes: np.ndarray) -> np.ndarray:
     """Return how clearly each of ``codes`` (T, L) is the nearest to what the layers before it left of ``latents`` (T, D).
 

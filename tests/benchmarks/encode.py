@@ -83,12 +83,13 @@ def first_differing(
     """Return tokens by the first layer in which (ours, the package's) codes differ, and the largest margin among these."""
     first, clearest = Counter[int](), 0.0
     for waveform, (ours, theirs) in zip(waveforms, pairs, strict=True):
-        frames = np.flatnonzero((ours != theirs).any(axis=1))
+        layers = rvq.first_differing(ours, theirs)
+        frames = np.flatnonzero(layers)
         if len(frames):
             latents = built.model.encoder(_tensor(waveform, built.device))[0].T.cpu().numpy()
-            layers = (ours != theirs)[frames].argmax(axis=1)
-            clearest = max(clearest, float(rvq.margins(latents, built.codebooks, theirs)[frames, layers].max()))
-            first.update((layers + 1).tolist())
+            margins = rvq.margins(latents, built.codebooks, theirs)[frames, layers[frames] - 1]
+            clearest = max(clearest, float(margins.max()))
+            first.update(layers[frames].tolist())
     return dict(sorted(first.items())), clearest
 
 

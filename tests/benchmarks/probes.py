@@ -161,7 +161,9 @@ def measure(layout: Layout, codec: str, kinds: tuple[str, ...], max_iter: int = 
     sums = timed("score", lambda: clusters.collect(table, made, fitted))
 
     def write() -> None:
-        metrics = measures.score_all(fitted, sums, counted, made, table.about["frame_rate"], SEED, codec)
+        metrics = measures.score_all(
+            fitted, sums, counted, measures.cluster_weights(made, SEED), table.about["frame_rate"], codec
+        )
         if LINEAR in kinds:
             probes.save(fitted, codec, layout, made.classes)
             clusters.save(fitted, sums, codec, layout)

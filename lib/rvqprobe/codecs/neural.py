@@ -21,7 +21,7 @@ from rvqprobe.store import MissingInput
 
 PRETRAINED, UNTRAINED = "pretrained", "untrained"
 BATCH_SECONDS = 600.0
-"""Audio that a GPU encodes at once where nothing else is asked for: about 10 GB of activations."""
+"""Audio that a GPU encodes at once where nothing else is asked for; on no GPU measured yet."""
 LATENTS_A_CODE = 30
 """Training latents a code that an untrained codec's codebooks are fitted to."""
 
