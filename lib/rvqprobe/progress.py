@@ -11,12 +11,14 @@ warnings.filterwarnings("ignore", "IProgress not found")  # bars are text here
 warnings.filterwarnings("ignore", "clamping frac")  # seconds added up in another order come out a hair above the total
 
 T = TypeVar("T")
-FORMAT = "{desc}: {percentage:3.0f}%|{bar:30}| {n:.0f} of {total:.0f}{unit} [{elapsed}<{remaining}, {rate_fmt}]"
+FORMAT = "{desc}: {percentage:3.0f}%|{bar:20}| {n:.0f} of {total:.0f}{unit} [{elapsed}<{remaining}, {rate_fmt}]"
 
 
 def bar(total: float, label: str, unit: str) -> "tqdm[None]":
     """Return a bar to be advanced by hand; ``unit`` is what ``total`` counts, such as "utterance"."""
-    return tqdm(total=total, desc=label, unit=f" {unit}", bar_format=FORMAT, file=sys.stdout, mininterval=0.5)
+    return tqdm(
+        total=total, desc=label, unit=f" {unit}", bar_format=FORMAT, file=sys.stdout, ncols=120, mininterval=0.5
+    )
 
 
 def track(items: Iterable[T], total: int, label: str, unit: str) -> Iterator[T]:

@@ -1,23 +1,27 @@
-"""Runs a study: its notebooks through papermill, one after another, each with its log and HTML."""
+"""Runs a study: its notebooks through papermill, each with its log and its page."""
 
-import io
 import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, TextIO
 
+import nbformat
 import papermill
 from traitlets.config import Config
 
 from rvqprobe import codecs, corpus, findings, params
 from rvqprobe.params import NOTEBOOKS, ROOT
 
+SPLIT, ENCODE, PROBE, REPORT = NOTEBOOKS
 KERNEL = "rvqprobe"
+SIDE_BY_SIDE = 2
+"""Codecs that are encoded and probed at once: one's start, labels and probes fill what another's encoding leaves idle
+(the demo on two cores: 83 s and not 119)."""
 LOG_SECONDS = 10.0
-"""A progress bar leaves at most one line in so many seconds in a log."""
+"""A progress bar leaves at most one line in so many seconds."""
 
 
 class StageFailed(RuntimeError):
@@ -25,16 +29,14 @@ class StageFailed(RuntimeError):
 
 
 class Log:
-    """Takes a notebook's output: as it is to a terminal, in whole lines to a log file (and to what is no terminal)."""
+    """Takes a notebook's output in whole lines: into its log, and after its name to standard output."""
 
-    def __init__(self, file: TextIO, terminal: TextIO) -> None:
-        self.file, self.terminal = file, terminal
+    def __init__(self, file: TextIO, name: str) -> None:
+        self.file, self.name = file, name
         self.line, self.kept = "", 0.0
 
     def write(self, text: str) -> None:
         """Take a piece of output; a line that a carriage return overwrites is kept every ``LOG_SECONDS``."""
-        if self.terminal.isatty():
-            self.terminal.write(text)
         for character in text:
             if character == "\n" or (character == "\r" and self.line and time.monotonic() - self.kept > LOG_SECONDS):
                 self.say(self.line)
@@ -43,24 +45,31 @@ class Log:
             else:
                 self.line += character
 
-    def say(self, line: str) -> None:
-        """Write one whole line."""
+    def say(self, text: str) -> None:
+        """Write whole lines."""
         self.kept = time.monotonic()
-        for file in [self.file] if self.terminal.isatty() else [self.file, self.terminal]:
-            print(line, file=file, flush=True)
+        self.file.write(f"{text}\n")
+        sys.stdout.write("".join(f"{self.name} │ {line}\n" for line in text.splitlines() or [""]))
+        self.flush()
 
     def flush(self) -> None:
-        """Flush the terminal."""
-        self.terminal.flush()
+        """Flush both."""
+        self.file.flush()
+        sys.stdout.flush()
 
 
 def stages(study: Mapping[str, Any]) -> list[tuple[str, str | None]]:
     """Return the (notebook, codec) of a study in their order; those of a ``shard`` end with the encoding."""
-    split, encode, probe, summary = NOTEBOOKS
     if params.part(study["shard"]) != (1, 1):
-        return [(split, None), *((encode, codec) for codec in study["codecs"])]
-    per_codec = [stage for codec in study["codecs"] for stage in ((encode, codec), (probe, codec))]
-    return [(split, None), *per_codec, *([(summary, None)] if study["evaluate"] else [])]
+        return [(SPLIT, None), *((ENCODE, codec) for codec in study["codecs"])]
+    per_codec = [stage for codec in study["codecs"] for stage in ((ENCODE, codec), (PROBE, codec))]
+    return [(SPLIT, None), *per_codec, *([(REPORT, None)] if study["evaluate"] else [])]
+
+
+def page_name(notebook: str, codec: str | None, study: Mapping[str, Any]) -> str:
+    """Return the name, without its ending, of an executed notebook; each part of a study has its own."""
+    part = [] if params.part(study["shard"]) == (1, 1) else [study["shard"].replace(" ", "-")]
+    return "-".join([notebook, *([] if codec is None else [params.codec_name(codec)]), *part])
 
 
 def check_inputs(study: Mapping[str, Any]) -> None:
@@ -73,49 +82,67 @@ def check_inputs(study: Mapping[str, Any]) -> None:
 def run(study: Mapping[str, Any], reports_dir: Path, again: str) -> Path:
     """Run all notebooks of ``study`` and return the index of the report in ``reports_dir/<study>/``.
 
-    ``again`` is the command that goes on after a failure. Raises StageFailed at the first notebook that fails.
+    ``again`` is the command that goes on after a failure. Raises StageFailed where a notebook fails, once the codecs that
+    were begun beside it are done.
     """
     check_inputs(study)
-    folder, title = reports_dir / study["study"], study["title"]
-    pages: list[Future[Path]] = []
-    with ThreadPoolExecutor(1) as aside:  # a codec is probed while the next one encodes
-        for notebook, codec in stages(study):
-            for page in pages:
-                if page.done() or notebook == NOTEBOOKS[3]:
-                    page.result()  # raises what went wrong aside
-            stage = (notebook, codec, study, folder, again)
-            if notebook == NOTEBOOKS[2]:
-                pages.append(aside.submit(lambda stage: _export(execute(*stage, quiet=True), title), stage))
-            else:
-                pages.append(aside.submit(_export, execute(*stage), title))
-    from rvqprobe import report
+    folder, order = reports_dir / study["study"], stages(study)
 
-    return report.write_index(folder, title, findings.caution(study["codecs"]), [page.result() for page in pages[::-1]])
+    def pages(codec: str | None, notebooks: tuple[str, ...]) -> None:
+        for notebook, of in order:
+            if of == codec and notebook in notebooks:
+                _export(execute(notebook, codec, study, folder, again), study)
+
+    pages(None, (SPLIT,))
+    pool = ThreadPoolExecutor(SIDE_BY_SIDE)
+    try:
+        begun = [pool.submit(pages, codec, (ENCODE, PROBE)) for codec in study["codecs"]]
+        for done in as_completed(begun):
+            done.result()
+    except StageFailed:
+        pool.shutdown(cancel_futures=True)
+        raise
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # an interrupted run waits for nothing
+    pages(None, (REPORT,))
+    return folder / "index.html" if (REPORT, None) in order else _contents(study, folder)
 
 
-def _export(notebook: Path, title: str) -> Path:
+def _export(notebook: Path, study: Mapping[str, Any]) -> Path:
+    """Write an executed notebook's page; that of the last one is the index, and its figures become files."""
     from rvqprobe import report  # two seconds of imports that the first notebook need not wait for
 
-    return report.to_html(notebook, f"{title}: {notebook.stem}")
+    content = nbformat.read(notebook, as_version=4)
+    name = "index" if notebook.stem == REPORT else notebook.stem
+    if name == "index":
+        print(report.save_figures(content, notebook.parent / "figures"), flush=True)
+    pages = ["index", *(page_name(*stage, study) for stage in stages(study) if stage[0] != REPORT)]
+    return report.to_html(content, notebook.with_name(f"{name}.html"), study["title"], [p for p in pages if p != name])
 
 
-def execute(
-    notebook: str, codec: str | None, study: Mapping[str, Any], folder: Path, again: str, quiet: bool = False
-) -> Path:
+def _contents(study: Mapping[str, Any], folder: Path) -> Path:
+    """Write the index of a study that has no report."""
+    from rvqprobe import report
+
+    why = "This run ends before the report; these are the pages of its notebooks."
+    cell = nbformat.v4.new_markdown_cell(f"{findings.caution(study['codecs'])}\n\n{why}")
+    pages = [page_name(*stage, study) for stage in stages(study)]
+    return report.to_html(nbformat.v4.new_notebook(cells=[cell]), folder / "index.html", study["title"], pages)
+
+
+def execute(notebook: str, codec: str | None, study: Mapping[str, Any], folder: Path, again: str) -> Path:
     """Run one notebook into ``folder`` and return it, executed; StageFailed where it ends with an error.
 
-    Its output goes to a log beside it and, unless ``quiet``, to the terminal.
+    Its output goes to a log beside it and to standard output.
     """
-    name = notebook if codec is None else f"{notebook}-{params.codec_name(codec)}"
-    if params.part(study["shard"]) != (1, 1):
-        name += "-" + study["shard"].replace(" ", "-")  # each part has its own
+    name = page_name(notebook, codec, study)
     values = {**study, **({} if codec is None else {"codec": codec})}
     output, log = folder / f"{name}.ipynb", folder / "logs" / f"{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     with log.open("w") as file, tempfile.TemporaryDirectory() as sockets:
-        console = Log(file, io.StringIO() if quiet else sys.stdout)
-        console.say(f"── {name}")
+        console = Log(file, name)
+        console.say("begins")
         try:
             papermill.execute_notebook(
                 ROOT / "notebooks" / f"{notebook}.ipynb", output, kernel_name=KERNEL, cwd=str(ROOT), progress_bar=False,
@@ -127,7 +154,5 @@ def execute(
             raise StageFailed(
                 f"{notebook} failed ({getattr(error, 'ename', type(error).__name__)}): see the notebook {output} and its log {log}; to go on: {again}"
             ) from error
-        console.say(took := f"   {name}: {time.monotonic() - started:.1f} s")
-        if quiet:
-            print(took)
+        console.say(f"took {time.monotonic() - started:.1f} s")
     return output
