@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # ./run_all.sh [STUDY] [-p NAME VALUE]...   set up, then run params/STUDY.yaml (default: demo) to its report
+# ./run_all.sh lab [JUPYTERLAB ARGUMENTS]   set up, then open the notebooks in JupyterLab
 # ./run_all.sh test [PYTEST ARGUMENTS]      set up, then run the tests
 # ./run_all.sh --help                       this text
 #
@@ -9,6 +10,7 @@
 # Needs Python 3.11 to 3.13. Packages go to .venv here, or to the active conda environment (made from environment.yml).
 #   PYTHON                 the Python that makes .venv
 #   RVQPROBE_TORCH_INDEX   address of a package index with another torch build (CUDA 12, CPU only), used beside the usual one
+#   RVQPROBE_RESULTS       where tables and probes are kept (default: results/ here)
 #   RVQPROBE_DATA          folder of librispeech-mini (default: ../shared/data)
 set -euo pipefail
 cd "$(dirname "$0")"

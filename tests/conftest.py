@@ -2,11 +2,15 @@
 
 import os
 import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from playwright.sync_api import Browser, sync_playwright
 
 ROOT = Path(__file__).parents[1]
 MINI = Path(os.environ.get("RVQPROBE_DATA") or ROOT / "../shared/data").resolve() / "librispeech-mini"
@@ -79,3 +83,30 @@ def corpus_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
                 tmp_path / "grids" / place / f"{name}.TextGrid", [("AA1", 0, 0.5), ("S", 0.5, 0.75), ("", 0.75, 1.0)]
             )
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the demo study ran as ``./run_all.sh`` runs it: ``results/demo`` and ``demo``, its report."""
+    folder = tmp_path_factory.mktemp("demo")
+    command = [sys.executable, "-m", "rvqprobe", "demo", "--reports", str(folder)]
+    environment = {**os.environ, "RVQPROBE_RESULTS": str(folder / "results")}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.splitlines()[-1] == f"Report: {folder}/demo/index.html"
+    return folder
+
+
+HEADLESS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=CHROMIUM, args=HEADLESS)

@@ -11,7 +11,7 @@ import torch
 from encodec import EncodecModel
 from speechtokenizer import SpeechTokenizer
 
-from rvqprobe import codecs, figures, findings, params, report, store, study
+from rvqprobe import codecs, params, store, study
 from rvqprobe.codecs import encodec, logmel_rvq, neural, speechtokenizer
 from rvqprobe.codecs.neural import Checkpoint, CheckpointError
 from rvqprobe.measures import TASK_METRICS
@@ -245,33 +245,15 @@ def test_a_further_codec_is_one_module_and_one_params_file(tmp_path: Path, monke
     named = own.filter(pl.col("metric").is_in([name for names in TASK_METRICS.values() for name in names]))
     assert metrics["layer"].max() == 46 and named.height == 46 * sum(map(len, TASK_METRICS.values()))
     assert pl.read_parquet(layout.tokens("toy") / "*.parquet").width == 4 + 46 + 2
-    assert "46 layers of 16 codes in 64 dimensions" in printed(index.parent / "02_encode-toy.html")
+    assert "46 layers of 16 codes in 64 dimensions" in printed(index.parent / "02_encode-toy.ipynb")
     assert store.read_arrays(layout.probe("toy", 46, "speaker"))["coef"].shape == (6, 64)
     pages = {page.name for page in index.parent.glob("*.html")}
-    assert pages == {"01_split.html", "02_encode-toy.html", "03_probe-toy.html", "04_report.html", "index.html"}
+    assert pages == {"01_split.html", "02_encode-toy.html", "03_probe-toy.html", "index.html"}
     assert (
         "<strong>These are controls.</strong>" in index.read_text()
         and "./run_all.sh train-clean-100" in index.read_text()
     )
     assert all(page in index.read_text() for page in pages - {"index.html"})
-    assert report.POLICY in (index.parent / "04_report.html").read_text()
-
-
-def test_trained_and_untrained_codecs_look_different_but_akin() -> None:
-    names = ["encodec", "encodec-untrained", "speechtokenizer", "speechtokenizer-untrained", "logmel_rvq"]
-    looks = figures.style(names)
-    assert len({colour for colour, _ in looks.values()}) == len({symbol for _, symbol in looks.values()}) == 5
-    assert figures.style(["mine-untrained", "mine"])["mine"][0] == figures.SPARE[0]
-
-
-def test_only_reports_without_trained_codecs_begin_with_a_caution() -> None:
-    assert (
-        params.is_trained("encodec")
-        and not params.is_trained("encodec-untrained")
-        and not params.is_trained("logmel_rvq")
-    )
-    assert "encodec-untrained, logmel_rvq" in findings.caution(["encodec-untrained", "logmel_rvq"])
-    assert findings.caution(["encodec", "encodec-untrained"]) == ""
 
 
 def test_a_study_of_trained_codecs_stops_without_their_weights(tmp_path: Path) -> None:

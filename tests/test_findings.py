@@ -1,7 +1,7 @@
 import numpy as np
 import polars as pl
 
-from rvqprobe import findings, measures
+from rvqprobe import findings, measures, params
 
 
 def metrics(**profiles: list[float]) -> pl.DataFrame:
@@ -51,6 +51,30 @@ def test_findings_follow_the_numbers() -> None:
     assert findings.verdict(nothing)["agrees"].to_list() == ["not tested"] * 5
     assert "none of its 5 predictions is tested" in findings.conclusion(nothing)
     assert "5 could be tested" in findings.conclusion(opposite) and "0 agree" in findings.conclusion(opposite)
-    sentence = next(iter(findings.summary(other)))
+    (sentence,) = findings.summary(other, "phoneme")
     assert "highest in layer 1 (0.200, 95 % interval 0.190 to 0.210, chance 0.100)" in sentence
     assert "above chance in 1 of 2 layers" in sentence
+
+
+def test_the_answer_is_a_sentence_a_task() -> None:
+    both = metrics(mine__phoneme=[0.2, 0.1], yours__phoneme=[0.105, 0.3], mine__speaker=[0.4, 0.5])
+    phoneme, speaker, pitch = findings.answer(both)
+    assert phoneme == (
+        "A linear probe reads the phoneme from a single token best in layer 1 of mine (0.200; 1 of its 2 layers are above "
+        "chance) and layer 2 of yours (0.300; 1 of its 2 layers are above chance), by macro-F1, of which chance has 0.100."
+    )
+    assert (
+        "the speaker from a single token best in layer 2 of mine (0.500; 2 of its 2" in speaker
+        and "yours" not in speaker
+    )
+    assert pitch.startswith("Nothing can be said of F0")
+
+
+def test_only_reports_without_trained_codecs_begin_with_a_caution() -> None:
+    assert (
+        params.is_trained("encodec")
+        and not params.is_trained("encodec-untrained")
+        and not params.is_trained("logmel_rvq")
+    )
+    assert "encodec-untrained, logmel_rvq" in findings.caution(["encodec-untrained", "logmel_rvq"])
+    assert findings.caution(["encodec", "encodec-untrained"]) == ""

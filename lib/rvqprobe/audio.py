@@ -1,5 +1,6 @@
-"""The one place that opens audio."""
+"""The one place that opens audio, and packs it for a page."""
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,3 +54,10 @@ def read(path: Path, sample_rate: int) -> Audio:
     return Audio(
         soxr.resample(waveform, rate, sample_rate, quality="HQ") if rate != sample_rate else waveform, tuple(notes)
     )
+
+
+def mp3(waveform: np.ndarray, sample_rate: int) -> bytes:
+    """Return a waveform (samples,) as MP3; what exceeds full scale is clipped."""
+    file = io.BytesIO()
+    soundfile.write(file, np.clip(waveform, -1, 1), sample_rate, format="MP3")
+    return file.getvalue()

@@ -1,15 +1,14 @@
-"""Figures and tables: one palette, one look."""
+"""Figures: one palette, one look, and of each its numbers and what it shows in words."""
 
-import html
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 import polars as pl
 from IPython import get_ipython
-from IPython.display import HTML, display
+from IPython.display import display
 from plotly.subplots import make_subplots
 
 from rvqprobe.measures import NAMES, PRIMARY, TASK_METRICS
@@ -58,9 +57,13 @@ def _pale(colour: str) -> str:
     return "#" + "".join(f"{(part + 255) // 2:02X}" for part in parts)
 
 
-def finish(figure: go.Figure, title: str, height: int = 420) -> go.Figure:
-    """Give a figure its title and the common look."""
+def finish(figure: go.Figure, title: str, height: int, words: str, numbers: pl.DataFrame) -> go.Figure:
+    """Give a figure its title and the common look; keep, as its layout's ``meta``, its ``words`` and its ``numbers`` as CSV.
+
+    ``words`` is what a screen reader says in place of the figure.
+    """
     figure.update_layout(
+        meta={"words": words, "csv": numbers.write_csv()},
         template="simple_white", title={"text": title, "x": 0, "xref": "paper", "y": 0.97, "yanchor": "top"}, height=height,
         font={"size": 13}, margin={"l": 70, "r": 20, "t": 60, "b": 110}, barmode="group", bargap=0.15,
         legend={"orientation": "h", "y": 0, "yref": "container", "yanchor": "bottom", "x": 0, "entrywidth": 0},
@@ -119,7 +122,31 @@ def curves(panels: dict[str, pl.DataFrame], x: str, title: str, columns: int = 3
     levels = ["chance"] if any(rows["chance"].count() for rows in panels.values()) else []
     _legend(figure, looks, [*drawn["look"].unique(maintain_order=True), *levels])
     figure.update_xaxes(title_text="RVQ layer" if x == "layer" else "label taken at (ms from the token's centre)")
-    return finish(figure, title, 190 + 300 * down).update_layout(margin_t=90)
+    numbers = pl.concat([_numbers(name, rows, x) for name, rows in panels.items()])
+    finish(figure, title, 190 + 300 * down, " ".join(_told(panels, x)), numbers)
+    return figure.update_layout(margin_t=90)
+
+
+def _numbers(panel: str, rows: pl.DataFrame, x: str) -> pl.DataFrame:
+    """Return the numbers of one panel of ``curves``."""
+    floats = [pl.col(name).cast(pl.Float64) for name in ("value", "low", "high", "chance")]
+    return rows.sort("codec", "look", x).select(pl.lit(panel).alias("panel"), "codec", "look", x, *floats)
+
+
+def _told(panels: dict[str, pl.DataFrame], x: str) -> Iterator[str]:
+    """Yield a sentence a panel: where each codec's main curve begins, ends and is highest."""
+    unit = "layer" if x == "layer" else "lag in ms,"
+    for name, rows in panels.items():
+        solid = rows.filter(pl.col("look").replace_strict(LOOKS) == "solid").drop_nulls("value").sort(x)
+        said = []
+        for (codec,), curve in solid.group_by("codec", maintain_order=True):
+            at, values = curve[x].to_list(), curve["value"].to_list()
+            top = max(range(len(at)), key=values.__getitem__)
+            ends = f"{values[0]:.3f} at {unit} {at[0]:g} to {values[-1]:.3f} at {at[-1]:g}"
+            said.append(f"{codec} from {ends}, highest {values[top]:.3f} at {at[top]:g}")
+        levels = rows["chance"].drop_nulls()
+        chance = f" Chance is {levels.min():.3f} to {levels.max():.3f}." if len(levels) else ""
+        yield f"{name}: {'; '.join(said) or 'no number'}.{chance}"
 
 
 def _reach(rows: pl.DataFrame) -> list[float] | None:
@@ -231,7 +258,15 @@ def phones(recalls: pl.DataFrame, title: str) -> go.Figure:
     figure.update_yaxes(categoryorder="array", categoryarray=order[::-1], dtick=1, tickfont_size=10)
     figure.update_xaxes(title_text="RVQ layer", type="category")
     figure.update_layout(coloraxis={"colorscale": "Greys", "cmin": 0, "cmax": 1, "colorbar_title_text": "recall"})
-    return finish(figure, title, 190 + 15 * max(10, len(order))).update_layout(margin={"b": 60, "t": 90})
+    told = []
+    for codec in codecs:
+        first = rows.filter(codec=codec, layer=1).sort("recall", descending=True)
+        best, worst = (
+            ", ".join(f"{n} {v:.2f}" for n, v in t["class", "recall"].iter_rows()) for t in (first[:3], first[-3:])
+        )
+        told.append(f"{codec}, layer 1: highest for {best}; lowest for {worst}.")
+    finish(figure, title, 190 + 15 * max(10, len(order)), " ".join(told), rows.drop("level"))
+    return figure.update_layout(margin={"b": 60, "t": 90})
 
 
 def confusion(confusions: pl.DataFrame, task: str, layer: int, classes: Sequence[str], title: str) -> go.Figure:
@@ -242,6 +277,10 @@ def confusion(confusions: pl.DataFrame, task: str, layer: int, classes: Sequence
     for true, said, tokens in mine.select("true", "said", "tokens").iter_rows():
         matrix[number[true], number[said]] = tokens
     shares = np.round(matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1), 4)
+    wrong = np.where(np.eye(len(classes), dtype=bool), 0, shares)
+    most = [np.unravel_index(n, wrong.shape) for n in np.argsort(-wrong, axis=None, kind="stable")[:5]]
+    pairs = ", ".join(f"{classes[i]} as {classes[j]} {wrong[i, j]:.2f}" for i, j in most if wrong[i, j])
+    words = f"Right: {np.trace(matrix) / max(matrix.sum(), 1):.3f} of tokens. Most often wrong: {pairs or 'nothing'}."
     figure = go.Figure(
         go.Heatmap(
             x=list(classes), y=list(classes), z=shares.tolist(), colorscale="Greys", zmin=0, zmax=1, colorbar_title_text="share",
@@ -250,35 +289,48 @@ def confusion(confusions: pl.DataFrame, task: str, layer: int, classes: Sequence
     )  # fmt: skip
     figure.update_xaxes(title_text="said", type="category", dtick=1, tickangle=-90, tickfont_size=10)
     figure.update_yaxes(title_text="true", type="category", dtick=1, tickfont_size=10, autorange="reversed")
-    return finish(figure, title, 720).update_layout(margin_b=60)
+    return finish(figure, title, 720, words, mine).update_layout(margin_b=60)
 
 
 def bars(table: pl.DataFrame, x: str, y: str, colour: str, title: str) -> go.Figure:
     """Draw bars of column ``y`` over column ``x``, one series a value of column ``colour``."""
     figure = go.Figure()
     greys = ("#4D4D4D", "#E69F00", "#56B4E9", "#009E73")
+    told = []
     for fill, (name, rows) in zip(greys, table.group_by(colour, maintain_order=True), strict=False):
         figure.add_bar(x=rows[x].to_list(), y=rows[y].to_list(), name=str(name[0]), marker_color=fill)
+        least, most = (rows.sort(y, maintain_order=True).row(n, named=True) for n in (0, -1))
+        told.append(f"{name[0]}: {len(rows)} bars from {least[y]:.3g} {y} ({least[x]}) to {most[y]:.3g} ({most[x]}).")
     figure.update_xaxes(title_text=x, type="category")
     figure.update_yaxes(title_text=y)
-    return finish(figure, title, 360)
+    return finish(figure, title, 360, " ".join(told), table.select(x, y, colour))
 
 
 def f0_histograms(f0: pl.DataFrame, title: str) -> go.Figure:
     """Draw each speaker's distribution of F0 as one row, lowest voice first; columns ``speaker``, ``f0_hz`` (null: unvoiced)."""
     voiced = f0.drop_nulls()
-    order = voiced.group_by("speaker").agg(pl.col("f0_hz").median()).sort("f0_hz")["speaker"].to_list()
+    medians = voiced.group_by("speaker").agg(pl.col("f0_hz").median()).sort("f0_hz", "speaker")
+    order = medians["speaker"].to_list()
     edges = np.arange(50, 425, 5)
+    middles = (edges[1:] + edges[:-1]) / 2
     shares = [np.histogram(voiced.filter(speaker=speaker)["f0_hz"], edges, density=True)[0] * 5 for speaker in order]
     figure = go.Figure(
         go.Heatmap(
-            x=((edges[1:] + edges[:-1]) / 2).tolist(), y=order, z=np.round(shares, 4).tolist(), colorscale="Greys",
+            x=middles.tolist(), y=order, z=np.round(shares, 4).tolist(), colorscale="Greys",
             colorbar={"title": "share of<br>voiced tokens"}, hovertemplate="speaker %{y}, %{x} Hz: %{z:.3f}<extra></extra>",
         )
     )  # fmt: skip
     figure.update_xaxes(title_text="F0 (Hz), in bins of 5 Hz")
     figure.update_yaxes(title_text="speaker, by median F0", type="category")
-    return finish(figure, title, max(320, min(900, 140 + 22 * len(order)))).update_layout(margin_b=60)
+    ends = [f"{medians['f0_hz'][n]:.0f} Hz (speaker {order[n]})" for n in (0, -1)] if order else []
+    words = (
+        f"{len(order)} speakers, whose median F0 lies between {' and '.join(ends)}." if order else "No voiced token."
+    )
+    numbers = pl.DataFrame(dict(zip(order, shares, strict=True)) | {"hz": middles}).unpivot(
+        index="hz", variable_name="speaker", value_name="share"
+    )
+    height = max(320, min(900, 140 + 22 * len(order)))
+    return finish(figure, title, height, words, numbers).update_layout(margin_b=60)
 
 
 def utterance(
@@ -327,7 +379,11 @@ def utterance(
     figure.update_yaxes(title_text="code", autorange="reversed", row=3, col=1)
     figure.update_xaxes(range=[0, min(4, len(waveform) / sample_rate)])
     figure.update_xaxes(title_text="time (s)", row=3, col=1)
-    return finish(figure, title, 560).update_layout(showlegend=False, margin_b=60)
+    voiced = tokens["f0_hz"].drop_nulls()
+    heights = f"F0 between {voiced.min():.0f} and {voiced.max():.0f} Hz" if len(voiced) else "no F0"
+    words = f"{len(waveform) / sample_rate:.1f} s; {heights}; phones: {' '.join(phone for phone, *_ in edges)}."
+    numbers = tokens.select(pl.Series("seconds", times), "phone", "f0_hz", pl.selectors.matches(r"^q\d+$"))
+    return finish(figure, title, 560, words, numbers).update_layout(showlegend=False, margin_b=60)
 
 
 def code_use(use: np.ndarray, title: str) -> go.Figure:
@@ -342,29 +398,8 @@ def code_use(use: np.ndarray, title: str) -> go.Figure:
         )  # fmt: skip
     figure.update_xaxes(title_text="most used codes", type="log")
     figure.update_yaxes(title_text="share of tokens", range=[0, 1.02])
-    return finish(figure, title, 360)
-
-
-def folded(title: str, *tables: pl.DataFrame, decimals: int = 3) -> HTML:
-    """Return tables as HTML under a ``title`` that opens and closes them."""
-    inside = "".join(table(t, decimals).data for t in tables)
-    return HTML(f"<details><summary>{html.escape(title)}</summary>{inside}</details>")
-
-
-def table(content: pl.DataFrame, decimals: int = 3) -> HTML:
-    """Return a table as HTML, numbers right-aligned with ``decimals``."""
-
-    def cell(value: object, side: str) -> str:
-        text = "–" if value is None else str(value)
-        if isinstance(value, float):
-            text = f"{value:,.{decimals}f}".replace("-", "−")
-        elif side == "right" and isinstance(value, int) and value >= 10_000:
-            text = f"{value:,}"
-        return f"<td style='text-align:{side}'>{html.escape(text)}</td>"
-
-    sides = ["right" if dtype.is_numeric() else "left" for dtype in content.dtypes]
-    head = "".join(
-        f"<th style='text-align:{s}'>{html.escape(n)}</th>" for n, s in zip(content.columns, sides, strict=True)
+    half = 1 + np.argmax(np.cumsum(share, axis=1) >= 0.5, axis=1)
+    words = f"Half of the tokens have one of so many codes, layer by layer: {', '.join(map(str, half))}."
+    return finish(
+        figure, title, 360, words, pl.DataFrame(use.T, [f"q{n + 1}" for n in range(len(use))]).with_row_index("code")
     )
-    rows = "".join(f"<tr>{''.join(map(cell, row, sides))}</tr>" for row in content.iter_rows())
-    return HTML(f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>")

@@ -51,28 +51,57 @@ def caution(codecs: Sequence[str]) -> str:
     )
 
 
-def summary(metrics: pl.DataFrame) -> Iterator[str]:
-    """Yield one sentence a codec and task: where the linear probe scores best, and how it compares with chance."""
+ASKED = {"phoneme": "the phoneme", "speaker": "the speaker", "pitch": "F0"}
+"""What of a token each task asks for, as sentences call it."""
+
+
+def answer(metrics: pl.DataFrame) -> Iterator[str]:
+    """Yield one sentence a task: in which layer of each codec a linear probe reads it best, and how far above chance."""
+    codecs = metrics["codec"].unique(maintain_order=True)
+    for task, metric in PRIMARY.items():
+        found = [(codec, scores) for codec in codecs if (scores := profile(metrics, codec, task))]
+        if not found:
+            yield f"Nothing can be said of {ASKED[task]}: no token of the study has such a label in both parts."
+            continue
+        said = [
+            f"layer {best(scores)} of {codec} ({max(scores):.3f}; {_above(metrics, codec, task)} of its {len(scores)} layers "
+            "are above chance)"
+            for codec, scores in found
+        ]
+        places = ", ".join(said[:-1]) + " and " * (len(said) > 1) + said[-1]
+        level = chance(metrics, found[0][0], task)
+        yield f"A linear probe reads {ASKED[task]} from a single token best in {places}, by {NAMES[metric]}, of which chance has {level:.3f}."
+
+
+def _above(metrics: pl.DataFrame, codec: str, task: str) -> int:
+    """Return in how many layers the interval of a task's primary metric lies above chance."""
+    return _linear(metrics, codec, task).filter(pl.col("low") > pl.col("chance")).height
+
+
+def _linear(metrics: pl.DataFrame, codec: str, task: str) -> pl.DataFrame:
+    return metrics.filter(codec=codec, task=task, metric=PRIMARY[task], probe="linear", input="layer", lag_ms=0)
+
+
+def summary(metrics: pl.DataFrame, task: str) -> Iterator[str]:
+    """Yield one sentence a codec: where the linear probe scores best, and how it compares with chance."""
+    name = NAMES[PRIMARY[task]]
     for codec in metrics["codec"].unique(maintain_order=True):
-        for task, metric in PRIMARY.items():
-            scores, name = profile(metrics, codec, task), NAMES[metric]
-            if not scores:
-                yield f"{codec}, {task}: nothing to score, since no token of the study has such a label in both parts."
-                continue
-            top, level = best(scores), chance(metrics, codec, task)
-            rows = metrics.filter(codec=codec, task=task, metric=metric, probe="linear", input="layer", lag_ms=0)
-            low, high = rows.filter(layer=top).select("low", "high").row(0)
-            above = rows.filter(pl.col("low") > pl.col("chance")).height
-            interval = f"95 % interval {low:.3f} to {high:.3f}, " if low is not None else ""
-            yield (
-                f"{codec}, {task}: {name} is highest in layer {top} ({scores[top - 1]:.3f}, {interval}chance {level:.3f}) and "
-                f"{scores[0]:.3f} in layer 1, {scores[-1]:.3f} in layer {len(scores)}; the interval lies above chance in "
-                f"{above} of {len(scores)} layers."
-            )
+        scores = profile(metrics, codec, task)
+        if not scores:
+            yield f"{codec}: nothing to score, since no token of the study has such a label in both parts."
+            continue
+        top, level = best(scores), chance(metrics, codec, task)
+        low, high = _linear(metrics, codec, task).filter(layer=top).select("low", "high").row(0)
+        interval = f"95 % interval {low:.3f} to {high:.3f}, " if low is not None else ""
+        yield (
+            f"{codec}: {name} is highest in layer {top} ({scores[top - 1]:.3f}, {interval}chance {level:.3f}) and "
+            f"{scores[0]:.3f} in layer 1, {scores[-1]:.3f} in layer {len(scores)}; the interval lies above chance in "
+            f"{_above(metrics, codec, task)} of {len(scores)} layers."
+        )
 
 
 def capacity(metrics: pl.DataFrame, dimensions: dict[str, int]) -> Iterator[str]:
-    """Yield two sentences a codec: where lookup and linear probes differ most, and why; ``dimensions`` are its codebooks'."""
+    """Yield a sentence a codec: where lookup and linear probes differ most, and how far the linear one can memorise; ``dimensions`` are its codebooks'."""
     for codec in metrics["codec"].unique(maintain_order=True):
         gaps = []
         for task, metric in PRIMARY.items():
@@ -82,18 +111,15 @@ def capacity(metrics: pl.DataFrame, dimensions: dict[str, int]) -> Iterator[str]
             continue
         gap, task, metric, layer = max(gaps, key=lambda g: abs(g[0]))
         side = "above" if gap > 0 else "below"
-        yield (
-            f"{codec}: the lookup probe differs most from the linear one for {task} in layer {layer}, where it lies "
-            f"{abs(gap):.3f} ({NAMES[metric]}) {side} it."
-        )
         use = metrics.filter(codec=codec, probe="control", metric="accuracy", task="phoneme")["value"]
         memory = (
-            f"it names {use.mean():.0%} of labels drawn at random for each code" if len(use) else "no control was run"
+            f"{use.mean():.0%} of labels drawn at random for each code"
+            if len(use)
+            else "labels that were not asked for"
         )
         yield (
-            f"A lookup probe may answer anything for each code and so has nothing to learn from geometry; the linear probe is "
-            f"held to {dimensions[codec]} dimensions, in which {memory}: the nearer this is to 100 %, the more it is a lookup "
-            "probe itself, and the smaller their difference has to be."
+            f"{codec}: the lookup probe differs most from the linear one for {task} in layer {layer}, where it lies {abs(gap):.3f} "
+            f"({NAMES[metric]}) {side} it; in its {dimensions[codec]} dimensions the linear probe names {memory}."
         )
 
 

@@ -56,10 +56,10 @@ class Parameter:
 PARAMETERS = (
     Parameter("study", "demo", "name of the study: its folder in results_dir and in reports/", "1234"),
     Parameter("title", "Demo: RVQ layers of untrained codecs on synthetic speech", "title of the report", "4"),
-    Parameter("corpus_dir", "lib/demo/LibriSpeech", "the corpus: <subset>/<speaker>/<chapter>/<utterance>.flac", "12"),
+    Parameter("corpus_dir", "lib/demo/LibriSpeech", "the corpus: <subset>/<speaker>/<chapter>/<utterance>.flac", "124"),
     Parameter("alignments_dir", "lib/demo/alignments", "TextGrids, in the same folders as the audio", "1"),
     Parameter("checkpoints_dir", "data/checkpoints", "weights of the neural codecs", "2"),
-    Parameter("results_dir", "results", "where tables and probes are kept, any disk", "1234"),
+    Parameter("results_dir", "${RVQPROBE_RESULTS:-results}", "where tables and probes are kept, any disk", "1234"),
     Parameter("subset", "demo", "part of the corpus that is studied", "1"),
     Parameter("codec", "logmel_rvq", "the codec of this notebook: a file in params/codecs/, or a path to one", "23"),
     Parameter(

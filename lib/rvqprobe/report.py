@@ -1,71 +1,130 @@
-"""HTML: an executed notebook as one file that needs no network, and the page that links them."""
+"""HTML: an executed notebook as one page that needs no network, and its figures as files."""
 
+import asyncio
+import base64
+import hashlib
 import html
 import json
-from itertools import count
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import nbformat
+import kaleido
 import plotly.offline
+from choreographer.errors import BrowserFailedError, ChromeNotFoundError
+from latex2mathml.converter import convert as mathml
 from nbconvert import HTMLExporter
-from nbconvert.filters import markdown2html
-from nbconvert.preprocessors import CoalesceStreamsPreprocessor, Preprocessor
+from nbconvert.preprocessors import CoalesceStreamsPreprocessor
+from pygments.formatters import HtmlFormatter
 
 from rvqprobe.figures import MIME
 from rvqprobe.store import atomic
 
-POLICY = "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; img-src data: blob:; font-src data:"
-STYLE = """
-body { max-width: 62rem; margin: 0 auto; padding: 0 1rem; }
-@media print { .jp-InputArea { display: none } .jp-OutputArea-child, .js-plotly-plot { break-inside: avoid } }
-"""
+PAGE = Path(__file__).parent / "page"
+"""The template of a page: its markup, style and script."""
+WIDTH, SCALE = 1000, 2
+"""Of a figure's file: width in pixels, and how many times finer a PNG is than that."""
 
 
-class Readable(Preprocessor):
-    """Turns Plotly's notebook output into HTML that the one embedded plotly.js draws; keeps a bar's last state only."""
-
-    def preprocess(self, nb: Any, resources: Any) -> tuple[Any, Any]:
-        """Replace every figure output and overwritten line of the notebook."""
-        number = count(1)
-        nb, resources = CoalesceStreamsPreprocessor().preprocess(nb, resources)
-        outputs = [output for cell in nb.cells for output in cell.get("outputs", [])]
-        for data in (output["data"] for output in outputs if MIME in output.get("data", {})):
-            figure, name = data[MIME], f"figure-{next(number)}"
-            content = json.dumps({key: figure[key] for key in ("data", "layout")}).replace("</", "<\\/")
-            height = figure["layout"].get("height", 450)
-            script = f"Plotly.newPlot('{name}', Object.assign({content}, {{config: {{responsive: true, displaylogo: false}}}}))"
-            data.clear()
-            data["text/html"] = f"<div id='{name}' style='height:{height}px'></div><script>{script}</script>"
-        return nb, resources
+def figures(notebook: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield each figure of an executed notebook: its name, made from its title, and its output's data by MIME type."""
+    seen: list[str] = []
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if MIME in output.get("data", {}):
+                title = output["data"][MIME]["layout"]["title"]["text"]
+                name = re.sub(r"\W+", "-", title.lower()).strip("-")
+                seen.append(name)
+                yield (name if seen.count(name) == 1 else f"{name}-{seen.count(name)}"), output["data"]
 
 
-def to_html(notebook: Path, title: str) -> Path:
-    """Write the executed ``notebook`` beside itself as one HTML file that opens without a network; return its path."""
-    urls = dict.fromkeys(("require_js_url", "mathjax_url", "jquery_url", "mermaid_js_url"), "")
-    exporter = HTMLExporter(template_name="lab", **urls)
-    exporter.register_preprocessor(Readable, enabled=True)
-    body, _ = exporter.from_notebook_node(nbformat.read(notebook, as_version=4), {"metadata": {"name": title}})
-    head = f'<meta http-equiv="Content-Security-Policy" content="{POLICY}"><style>{STYLE}</style>'
-    if MIME in notebook.read_text():
-        head += f"<script>{plotly.offline.get_plotlyjs()}</script>"
-    before, after = body.split("</head>", 1)
-    path = notebook.with_suffix(".html")
+def to_html(notebook: Any, path: Path, title: str, pages: Sequence[str] = ()) -> Path:
+    """Write an executed ``notebook`` to ``path`` as one HTML file that opens without a network; return the path.
+
+    ``pages`` are the names of pages beside it that its head links to.
+    """
+    nb, _ = CoalesceStreamsPreprocessor().preprocess(notebook, {})
+    for cell in nb.cells:
+        if cell.cell_type == "markdown":
+            cell.source = _formulas(cell.source)
+    drawn = list(figures(nb))
+    for name, data in drawn:
+        data["text/html"] = _plot(name, data.pop(MIME))
+    plotly_js = plotly.offline.get_plotlyjs() if drawn else ""
+    script = (PAGE / "page.js").read_text().rstrip("\n")
+    resources = {
+        "title": title,
+        "pages": pages,
+        "sections": list(_sections(nb)),
+        "has_code": any(cell.cell_type == "code" for cell in nb.cells),
+        "plotly": plotly_js,
+        "script": script,
+        "policy": policy(*filter(None, [plotly_js, script])),
+        "highlighting": HtmlFormatter(nobackground=True).get_style_defs(".highlight"),
+    }
+    exporter = HTMLExporter(template_name=PAGE.name, extra_template_basedirs=[str(PAGE.parent)])
+    body, _ = exporter.from_notebook_node(nb, resources)
     with atomic(path) as temporary:
-        temporary.write_text(f"{before}{head}</head>{after}")
+        temporary.write_text(body)
     return path
 
 
-def write_index(folder: Path, title: str, caution: str, pages: list[Path]) -> Path:
-    """Write ``folder/index.html``: ``caution`` (Markdown), then links to ``pages``; return its path."""
-    links = "".join(f"<li><a href='{html.escape(path.name)}'>{html.escape(path.stem)}</a></li>" for path in pages)
-    question = "How do phoneme identity, speaker identity and pitch spread over the RVQ layers of neural audio codecs?"
-    with atomic(folder / "index.html") as temporary:
-        temporary.write_text(
-            f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>{html.escape(title)}</title>"
-            "<meta name='viewport' content='width=device-width'><style>body{font-family:system-ui,sans-serif;"
-            "max-width:40rem;margin:2rem auto;padding:0 1rem;line-height:1.5}</style></head><body>"
-            f"<h1>{html.escape(title)}</h1>{markdown2html(caution)}<p>{question}</p><p>Begin with the report; the notebooks before it show "
-            f"how its numbers came about.</p><ul>{links}</ul></body></html>\n"
+def policy(*scripts: str) -> str:
+    """Return a Content-Security-Policy under which a page runs these ``scripts`` and no other, and fetches nothing."""
+    digests = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in scripts)
+    return f"default-src 'none'; script-src {digests}; style-src 'unsafe-inline'; img-src data: blob:; media-src data:"
+
+
+def _formulas(markdown: str) -> str:
+    """Return Markdown with its LaTeX formulas as MathML, which browsers set by themselves."""
+    markdown = re.sub(r"\$\$(.+?)\$\$", lambda m: mathml(m[1], display="block"), markdown, flags=re.S)
+    return re.sub(r"\$([^$\n]+)\$", lambda m: mathml(m[1]), markdown)
+
+
+def _sections(notebook: Any) -> Iterator[tuple[str, str]]:
+    """Yield the anchor and title of each section of a notebook, as nbconvert makes them."""
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            for title in re.findall(r"^## (.+)$", cell.source, re.M):
+                yield title.replace(" ", "-"), title
+
+
+def _plot(name: str, figure: dict[str, Any]) -> str:
+    """Return a figure as HTML: what page.js draws, what a screen reader says, and buttons that save it."""
+    title, words = (html.escape(figure["layout"][key][of]) for key, of in (("title", "text"), ("meta", "words")))
+    content = json.dumps({key: figure[key] for key in ("data", "layout")}).replace("</", "<\\/")
+    buttons = "".join(
+        f"<button type='button' data-format='{kind}' aria-label='{kind.upper()} of the figure {title}'>{kind.upper()}</button>"
+        for kind in ("csv", "png", "svg")
+    )
+    return (
+        f"<figure class='plot' data-name='{name}'><div class='canvas' role='img' aria-label='{title}' "
+        f"aria-describedby='{name}-words' style='height:{figure['layout']['height']}px'></div>"
+        f"<div class='controls'><details><summary>In words</summary><p id='{name}-words'>{words}</p></details>{buttons}</div>"
+        f"<script type='application/json'>{content}</script></figure>"
+    )
+
+
+def save_figures(notebook: Any, folder: Path) -> str:
+    """Save each figure of an executed ``notebook`` in ``folder`` as PNG and SVG; return a line that says what came of it."""
+    try:
+        number = asyncio.run(_save(figures(notebook), folder))
+    except (ChromeNotFoundError, BrowserFailedError) as error:
+        return (
+            f"No figure files in {folder}, since no Chrome or Chromium could be started ({type(error).__name__}): install one, or "
+            "name it (BROWSER_PATH=/path/to/chrome), and run the same command again; the report's own buttons save figures too."
         )
-    return folder / "index.html"
+    return f"{number} figures as PNG and SVG in {folder}"
+
+
+async def _save(drawn: Iterable[tuple[str, dict[str, Any]]], folder: Path) -> int:
+    number = 0
+    async with kaleido.Kaleido(mathjax=False) as browser:
+        for number, (name, data) in enumerate(drawn, 1):  # noqa: B007
+            for kind, scale in (("svg", 1), ("png", SCALE)):
+                options = {"format": kind, "width": WIDTH, "height": data[MIME]["layout"]["height"], "scale": scale}
+                content = await browser.calc_fig(data[MIME], opts=options)
+                with atomic(folder / f"{name}.{kind}") as temporary:
+                    temporary.write_bytes(content)
+    return number

@@ -64,6 +64,10 @@ class Layout:
         """The folder of a codec's token table (02_encode)."""
         return self.folder / "tokens" / codec
 
+    def listening(self, codec: str, utterance: str) -> Path:
+        """An utterance as it sounds from some of a codec's layers (02_encode)."""
+        return self.folder / "listening" / codec / f"{utterance}.parquet"
+
     def probes(self, codec: str) -> Path:
         """The folder of a codec's probes (03_probe)."""
         return self.folder / "probes" / codec
