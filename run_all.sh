@@ -1,16 +1,23 @@
 #!/usr/bin/env bash
 # ./run_all.sh [STUDY] [-p NAME VALUE]...   set up, then run params/STUDY.yaml (default: demo) to its report
+# ./run_all.sh fetch STUDY [--alignments ARCHIVE]   set up, then get what params/STUDY.yaml needs: speech and weights
+# ./run_all.sh setup                        set up only
 # ./run_all.sh lab [JUPYTERLAB ARGUMENTS]   set up, then open the notebooks in JupyterLab
 # ./run_all.sh test [PYTEST ARGUMENTS]      set up, then run the tests
 # ./run_all.sh --help                       this text
 #
 #   -p NAME VALUE     set a parameter (README, "Parameters"); may be repeated
 #   --reports FOLDER  put the report elsewhere than reports/
+#   --slurm           submit the notebooks as Slurm jobs (envs/slurm.yaml); --shards N: N jobs encode each codec;
+#                     --dry-run: print the sbatch lines only
+#   --stage NOTEBOOK  run this notebook only, with --codec CODEC and, to choose its Jupyter kernel, --kernel KERNEL
 #
 # Needs Python 3.11 to 3.13. Packages go to .venv here, or to the active conda environment (made from environment.yml).
 #   PYTHON                 the Python that makes .venv
 #   RVQPROBE_TORCH_INDEX   address of a package index with another torch build (CUDA 12, CPU only), used beside the usual one
 #   RVQPROBE_RESULTS       where tables and probes are kept (default: results/ here)
+#   RVQPROBE_CACHE         folder for the caches of pip, torch and Hugging Face (default: where they put them, under $HOME)
+#   RVQPROBE_SLURM         settings of Slurm jobs (default: envs/slurm.yaml)
 #   RVQPROBE_DATA          folder of librispeech-mini (default: ../shared/data)
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -25,14 +32,19 @@ python_of_right_version() {
   return 1
 }
 
+if [ -n "${RVQPROBE_CACHE:-}" ]; then
+  export PIP_CACHE_DIR="$RVQPROBE_CACHE/pip" TORCH_HOME="$RVQPROBE_CACHE/torch" HF_HOME="$RVQPROBE_CACHE/huggingface"
+  export XDG_CACHE_HOME="$RVQPROBE_CACHE" TRITON_CACHE_DIR="$RVQPROBE_CACHE/triton" NUMBA_CACHE_DIR="$RVQPROBE_CACHE/numba"
+fi
 if [ -n "${CONDA_PREFIX:-}" ] && [ "${CONDA_DEFAULT_ENV:-}" != base ]; then environment=$CONDA_PREFIX; else environment=.venv; fi
-made_from=$(cat envs/requirements.txt pyproject.toml <(echo "${RVQPROBE_TORCH_INDEX:-}" "$PWD"))
+made_from=$(cat envs/requirements.txt pyproject.toml envs/rvqprobe-batch/* <(echo "${RVQPROBE_TORCH_INDEX:-}" "$PWD"))
 if [ "$(cat "$environment/rvqprobe-made-from" 2>/dev/null)" != "$made_from" ]; then
   echo "Setting up $environment: about 6 GB, a few minutes, once." >&2
   if [ "$environment" = .venv ]; then python=$(python_of_right_version); "$python" -m venv .venv; fi
   "$environment/bin/python" -m pip install ${RVQPROBE_TORCH_INDEX:+--extra-index-url "$RVQPROBE_TORCH_INDEX"} -r envs/requirements.txt
   "$environment/bin/python" -m pip install --no-deps --editable .
   "$environment/bin/python" -m ipykernel install --sys-prefix --name rvqprobe --display-name "rvqprobe"
+  "$environment/bin/python" -m jupyter_client.kernelspecapp install --sys-prefix --replace envs/rvqprobe-batch
   echo "$made_from" > "$environment/rvqprobe-made-from"
 fi
 # glibc's malloc: one arena, whose memory is kept for the next activation (measured on the demo: 2.8 GB and not 4.1, and faster).

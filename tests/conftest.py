@@ -20,6 +20,9 @@ MISSING = {
     "voices": None
     if shutil.which("flite") and shutil.which("espeak-ng") and shutil.which("festival")
     else "no flite, espeak-ng, festival",
+    "slurm": None
+    if os.getuid() == 0 and all(map(shutil.which, ("munged", "slurmctld", "slurmd", "sbatch")))
+    else "no Slurm on this machine, or not its root",
     "chromium": None if CHROMIUM else "no Chromium on this machine",
 }
 
@@ -69,6 +72,7 @@ def write_textgrid(path: Path, intervals: list[tuple[str, float, float]], tier: 
 def corpus_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A corpus of tones, in shards of 9 s: 3 speakers, 12 utterances each of 1 s, phones AA1, S and silence; alignments beside it."""
     monkeypatch.setattr("rvqprobe.encoding.SHARD_SECONDS", 9.0)
+    monkeypatch.setattr("rvqprobe.encoding.FEWEST_SHARDS", 1)
     rng = np.random.default_rng(0)
     for s, speaker in enumerate(("10", "20", "30")):
         for number in range(12):

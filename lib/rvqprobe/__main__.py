@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from rvqprobe import params
+from rvqprobe import params, slurm
 from rvqprobe import study as studies
 from rvqprobe.params import ROOT, ParameterError
 from rvqprobe.store import MissingInput
@@ -31,21 +31,68 @@ def main(arguments: list[str]) -> int:
         return subprocess.run(
             [sys.executable, "-m", "jupyterlab", *LAB, *arguments[1:]], cwd=ROOT, check=False
         ).returncode
+    if arguments[:1] == ["setup"]:
+        return 0
+    if arguments[:1] == ["fetch"]:
+        return _fetch(arguments[1:])
     parser = argparse.ArgumentParser(prog="./run_all.sh", description="Run a study from its data to its HTML report.")
     parser.add_argument("study", nargs="?", default=DEFAULT_STUDY, help="a file of params/, without .yaml")
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="set a parameter")
     parser.add_argument("--reports", type=Path, default=ROOT / "reports", help="folder of the reports")
+    parser.add_argument("--stage", choices=params.NOTEBOOKS, help="run this notebook only")
+    parser.add_argument("--codec", help="the codec of the stage")
+    parser.add_argument("--kernel", default=studies.KERNEL, help="Jupyter kernel of the stage")
+    parser.add_argument("--slurm", action="store_true", help="submit the notebooks as Slurm jobs")
+    parser.add_argument("--shards", type=int, default=1, help="jobs that share the encoding of a codec")
+    parser.add_argument("--dry-run", action="store_true", help="print the sbatch lines only")
     options = parser.parse_args(arguments)
-    again = shlex.join(["./run_all.sh", *arguments])
+    again = os.environ.get("RVQPROBE_AGAIN") or shlex.join(["./run_all.sh", *arguments])
+    reports_dir = options.reports.resolve()
     try:
         study = params.load_study(options.study, {name: params.parse(value) for name, value in options.p})
-        print(f"Report: {studies.run(study, options.reports.resolve(), again)}")
+        if options.slurm:
+            if options.shards < 1:
+                raise ParameterError(f"--shards {options.shards}: it has to be at least 1")
+            if not options.dry_run:
+                studies.check_inputs(study)
+            given = [
+                options.study,
+                *(word for pair in options.p for word in ("-p", *pair)),
+                "--reports",
+                str(reports_dir),
+            ]
+            slurm.submit(study, given, options.shards, reports_dir, again, options.dry_run)
+        elif options.stage:
+            studies.run_stage(options.stage, options.codec, study, reports_dir, again, options.kernel)
+        else:
+            print(f"Report: {studies.run(study, reports_dir, again)}")
     except (ParameterError, MissingInput, studies.StageFailed) as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"Interrupted; to go on: {again}", file=sys.stderr, flush=True)
         os._exit(130)  # the kernels end with this process; what they have written is whole
+    return 0
+
+
+def _fetch(arguments: list[str]) -> int:
+    from rvqprobe import fetch  # torch and more, which other commands need not wait for
+
+    parser = argparse.ArgumentParser(
+        prog="./run_all.sh fetch", description="Get the speech and the weights that a study needs."
+    )
+    parser.add_argument("study", help="a file of params/, without .yaml")
+    parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="set a parameter")
+    parser.add_argument("--alignments", type=Path, help="take in the TextGrids of this archive, which you downloaded")
+    options = parser.parse_args(arguments)
+    try:
+        fetch.fetch(
+            params.load_study(options.study, {name: params.parse(value) for name, value in options.p}),
+            options.alignments,
+        )
+    except (ParameterError, MissingInput, fetch.FetchError) as error:
+        print(error, file=sys.stderr)
+        return 1
     return 0
 
 

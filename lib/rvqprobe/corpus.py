@@ -1,5 +1,6 @@
 """The corpus: which utterances there are, and what of it can't be used."""
 
+import os
 import re
 from pathlib import Path
 
@@ -44,19 +45,30 @@ def tolerate(quarantine: pl.DataFrame, utterances: int, most: float) -> None:
 
 def require(corpus_dir: Path, alignments_dir: Path, subset: str) -> None:
     """Raise MissingInput, saying how to get it, where the audio or the alignments of ``subset`` are not there."""
-    audio, grids = corpus_dir / subset, alignments_dir / subset
-    if next(audio.glob("*/*/*.flac"), None) is None:
+    if not has_speech(corpus_dir, subset):
         raise MissingInput(
-            f"no speech of {subset}: looked for {audio}/<speaker>/<chapter>/<utterance>.flac. Download "
-            f"{subset}.tar.gz of LibriSpeech (OpenSLR resource 12), unpack it so that {audio} exists, or name another "
-            "folder with -p corpus_dir FOLDER"
+            f"no speech of {subset}: looked for {corpus_dir / subset}/<speaker>/<chapter>/<utterance>.flac. Get it with "
+            "./run_all.sh fetch STUDY, or name another folder with -p corpus_dir FOLDER"
         )
-    if next(grids.glob("*/*/*.TextGrid"), None) is None:
+    if not any(_grids(file, corpus_dir, alignments_dir, subset) for file in (corpus_dir / subset).glob("*/*/*.flac")):
         raise MissingInput(
-            f"no alignments of {subset}: looked for {grids}/<speaker>/<chapter>/<utterance>.TextGrid. Download the "
-            "LibriSpeech alignments (GitHub repository CorentinJ/librispeech-alignments, 594 MB), unpack them so that "
-            f"{grids} exists, or name another folder with -p alignments_dir FOLDER"
+            f"no alignments of {subset}: looked for {alignments_dir}/<subset>/<speaker>/<chapter>/<utterance>.TextGrid, and "
+            "beside the audio. Download the LibriSpeech alignments (GitHub repository CorentinJ/librispeech-alignments, 594 MB) "
+            "and take them in with ./run_all.sh fetch STUDY --alignments ARCHIVE, or name another folder with -p "
+            "alignments_dir FOLDER"
         )
+
+
+def has_speech(corpus_dir: Path, subset: str) -> bool:
+    """Return whether there is any FLAC file of ``subset``."""
+    return next((corpus_dir / subset).glob("*/*/*.flac"), None) is not None
+
+
+def _grids(file: Path, corpus_dir: Path, alignments_dir: Path, subset: str) -> list[Path]:
+    """Return the TextGrids of an audio file: of its subset, of another one that holds it too, or beside the audio."""
+    place = file.relative_to(corpus_dir / subset).with_suffix(".TextGrid")
+    folders = sorted(alignments_dir.glob("*/"), key=lambda folder: (folder.name != subset, folder.name))
+    return [grid for grid in (*(folder / place for folder in folders), file.with_suffix(".TextGrid")) if grid.is_file()]
 
 
 def scan(corpus_dir: Path, alignments_dir: Path, subset: str) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -84,11 +96,10 @@ def scan(corpus_dir: Path, alignments_dir: Path, subset: str) -> tuple[pl.DataFr
         if reason:
             quarantine.append((file.stem, path, reason, LEFT_OUT))
             continue
-        grid = alignments_dir / subset / speaker / chapter / f"{file.stem}.TextGrid"
-        present = grid.is_file()
-        if not present:
+        grids = _grids(file, corpus_dir, alignments_dir, subset)
+        if not grids:
             quarantine.append((file.stem, path, "no TextGrid", NO_PHONES))
-        found = (str(grid.relative_to(alignments_dir)), file_digest(grid)) if present else (None, None)
+        found = (os.path.relpath(grids[0], alignments_dir), file_digest(grids[0])) if grids else (None, None)
         rows.append((file.stem, speaker, chapter, path, header.duration, header.samplerate, *found))
     utterances = pl.DataFrame(rows, schema=UTTERANCES, orient="row").sort("utterance")
     return utterances, pl.DataFrame(quarantine, schema=QUARANTINE, orient="row")

@@ -23,6 +23,8 @@ from rvqprobe.tokens import Tokens
 from rvqprobe.workers import choose, each
 
 SHARD_SECONDS = 600.0
+FEWEST_SHARDS = 8
+"""Shards that a small corpus makes, shorter ones then, so that several jobs can share it."""
 CHECKED = 5
 """Utterances that are encoded again, one by one, to compare codes."""
 FITTING_SECONDS = 4000.0
@@ -127,9 +129,10 @@ def _plan(rows: list[dict[str, Any]], corpus_dir: Path, folder: Path, made_from:
     """
     hasher = joblib.Parallel(n_jobs=choose(workers, len(rows), 500), prefer="threads", return_as="generator")
     digests = hasher(joblib.delayed(_digest)(corpus_dir / row["path"]) for row in rows)
+    most = min(SHARD_SECONDS, sum(row["seconds"] for row in rows) / FEWEST_SHARDS)
     shards: list[list[tuple[dict[str, Any], str]]] = [[]]
     for row, digest in zip(rows, track(digests, len(rows), "fingerprints", "utterance"), strict=True):
-        if sum(r["seconds"] for r, _ in shards[-1]) > SHARD_SECONDS:
+        if sum(r["seconds"] for r, _ in shards[-1]) > most:
             shards.append([])
         shards[-1].append((row, digest))
     plan = []

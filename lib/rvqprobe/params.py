@@ -53,9 +53,25 @@ class Parameter:
         return value
 
 
+PROFILES: dict[str, dict[str, Any]] = {
+    "sequential": {"workers": 1},
+    "local": {},
+    "local-fast": {"blas_threads": 1, "max_iter": 300, "evaluate": False},
+    "a100": {"device": "cuda", "batch_seconds": 1200.0},
+}
+"""Other defaults, by what a study runs on: one worker; all cores; all cores, to fill caches and fit probes quickly; a GPU."""
+
 PARAMETERS = (
     Parameter("study", "demo", "name of the study: its folder in results_dir and in reports/", "1234"),
     Parameter("title", "Demo: RVQ layers of untrained codecs on synthetic speech", "title of the report", "4"),
+    Parameter(
+        "profile",
+        "local",
+        "defaults to begin from: sequential (one worker, a codec at a time), local (all cores), local-fast (all cores, "
+        "at most 300 iterations, no scores), a100 (CUDA, 1200 s of audio at once)",
+        "",
+        tuple(PROFILES),
+    ),
     Parameter("corpus_dir", "lib/demo/LibriSpeech", "the corpus: <subset>/<speaker>/<chapter>/<utterance>.flac", "124"),
     Parameter("alignments_dir", "lib/demo/alignments", "TextGrids, in the same folders as the audio", "1"),
     Parameter("checkpoints_dir", "data/checkpoints", "weights of the neural codecs", "2"),
@@ -223,7 +239,9 @@ def load_study(name: str, overrides: Mapping[str, Any], folder: Path = ROOT / "p
             check(given)
         except ParameterError as error:
             raise ParameterError(f"{source}: {error}") from error
-    return check({p.name: p.default for p in PARAMETERS} | {"study": name} | content | dict(overrides))
+    given = {"study": name} | content | dict(overrides)
+    profile = BY_NAME["profile"].check(given.get("profile", "local"))
+    return check({p.name: p.default for p in PARAMETERS} | PROFILES[profile] | given)
 
 
 def notebook_cell(notebook: str) -> str:

@@ -13,7 +13,8 @@ import papermill
 from traitlets.config import Config
 
 from rvqprobe import codecs, corpus, findings, params
-from rvqprobe.params import NOTEBOOKS, ROOT
+from rvqprobe.params import NOTEBOOKS, ROOT, ParameterError
+from rvqprobe.store import MissingInput
 
 SPLIT, ENCODE, PROBE, REPORT = NOTEBOOKS
 KERNEL = "rvqprobe"
@@ -73,10 +74,16 @@ def page_name(notebook: str, codec: str | None, study: Mapping[str, Any]) -> str
 
 
 def check_inputs(study: Mapping[str, Any]) -> None:
-    """Raise, before anything starts, ParameterError for an unknown codec or MissingInput for missing data."""
-    for codec in study["codecs"]:
-        codecs.require(codec, params.path(study["checkpoints_dir"]))
-    corpus.require(params.path(study["corpus_dir"]), params.path(study["alignments_dir"]), study["subset"])
+    """Raise, before anything starts, ParameterError for an unknown codec or MissingInput for missing data.
+
+    The message says how to get them; nothing is downloaded here.
+    """
+    try:
+        for codec in study["codecs"]:
+            codecs.require(codec, params.path(study["checkpoints_dir"]))
+        corpus.require(params.path(study["corpus_dir"]), params.path(study["alignments_dir"]), study["subset"])
+    except MissingInput as error:
+        raise MissingInput(f"{error}. To get what the study needs: ./run_all.sh fetch {study['study']}") from error
 
 
 def run(study: Mapping[str, Any], reports_dir: Path, again: str) -> Path:
@@ -94,7 +101,7 @@ def run(study: Mapping[str, Any], reports_dir: Path, again: str) -> Path:
                 _export(execute(notebook, codec, study, folder, again), study)
 
     pages(None, (SPLIT,))
-    pool = ThreadPoolExecutor(SIDE_BY_SIDE)
+    pool = ThreadPoolExecutor(1 if study["workers"] == 1 else SIDE_BY_SIDE)
     try:
         begun = [pool.submit(pages, codec, (ENCODE, PROBE)) for codec in study["codecs"]]
         for done in as_completed(begun):
@@ -116,7 +123,7 @@ def _export(notebook: Path, study: Mapping[str, Any]) -> Path:
     name = "index" if notebook.stem == REPORT else notebook.stem
     if name == "index":
         print(report.save_figures(content, notebook.parent / "figures"), flush=True)
-    pages = ["index", *(page_name(*stage, study) for stage in stages(study) if stage[0] != REPORT)]
+    pages = ["index", *_names(study, notebook.parent)]
     return report.to_html(content, notebook.with_name(f"{name}.html"), study["title"], [p for p in pages if p != name])
 
 
@@ -126,11 +133,38 @@ def _contents(study: Mapping[str, Any], folder: Path) -> Path:
 
     why = "This run ends before the report; these are the pages of its notebooks."
     cell = nbformat.v4.new_markdown_cell(f"{findings.caution(study['codecs'])}\n\n{why}")
-    pages = [page_name(*stage, study) for stage in stages(study)]
+    pages = _names(study, folder)
     return report.to_html(nbformat.v4.new_notebook(cells=[cell]), folder / "index.html", study["title"], pages)
 
 
-def execute(notebook: str, codec: str | None, study: Mapping[str, Any], folder: Path, again: str) -> Path:
+def _names(study: Mapping[str, Any], folder: Path) -> list[str]:
+    """Return the names of the pages beside the index: of each notebook, or of the parts that it ran in."""
+    found: list[str] = []
+    for stage in (stage for stage in stages(study) if stage[0] != REPORT):
+        name = page_name(*stage, study)
+        parts = sorted(page.stem for page in folder.glob(f"{name}-*-of-*.ipynb"))
+        found += parts if parts and not (folder / f"{name}.ipynb").exists() else [name]
+    return found
+
+
+def run_stage(
+    notebook: str, codec: str | None, study: Mapping[str, Any], reports_dir: Path, again: str, kernel: str
+) -> Path:
+    """Run one notebook of ``study`` and return its page.
+
+    Raises ParameterError where the study has no such stage, StageFailed where the notebook fails.
+    """
+    if (notebook, codec) not in stages(study):
+        known = [" --codec ".join(filter(None, stage)) for stage in stages(study)]
+        raise ParameterError(
+            f"no stage {' --codec '.join(filter(None, (notebook, codec)))}: known are {', '.join(known)}"
+        )
+    return _export(execute(notebook, codec, study, reports_dir / study["study"], again, kernel), study)
+
+
+def execute(
+    notebook: str, codec: str | None, study: Mapping[str, Any], folder: Path, again: str, kernel: str = KERNEL
+) -> Path:
     """Run one notebook into ``folder`` and return it, executed; StageFailed where it ends with an error.
 
     Its output goes to a log beside it and to standard output.
@@ -145,7 +179,7 @@ def execute(notebook: str, codec: str | None, study: Mapping[str, Any], folder: 
         console.say("begins")
         try:
             papermill.execute_notebook(
-                ROOT / "notebooks" / f"{notebook}.ipynb", output, kernel_name=KERNEL, cwd=str(ROOT), progress_bar=False,
+                ROOT / "notebooks" / f"{notebook}.ipynb", output, kernel_name=kernel, cwd=str(ROOT), progress_bar=False,
                 parameters={p.name: values[p.name] for p in params.of(notebook)}, stdout_file=console, stderr_file=console,
                 config=Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}}),
             )  # fmt: skip

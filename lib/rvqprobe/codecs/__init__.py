@@ -126,6 +126,12 @@ def require(codec: str, checkpoints_dir: Path) -> None:
         _module(content).require(checkpoints_dir, **_arguments(content))
 
 
+def checkpoint(codec: str) -> Any:
+    """Return the published checkpoint (``neural.Checkpoint``) that a codec needs, None where it needs none."""
+    content = settings(codec)
+    return getattr(_module(content), "CHECKPOINT", None) if content.get("weights") == "pretrained" else None
+
+
 def fingerprint(codec: str, built: Codec) -> str:
     """Return a key of everything that shapes the codes: settings, weights, codebooks, plan, code and packages."""
     content = settings(codec)

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from encodec import EncodecModel
+from encodec.model import ROOT_URL
 from encodec.quantization import ResidualVectorQuantizer
 
 from rvqprobe.codecs import Source
@@ -14,7 +15,7 @@ CHECKPOINT = Checkpoint(
     file="encodec_24khz-d7cc33bc.th",
     size=93_171_529,
     sha256="d7cc33bcf1aad7f2dad9836f36431530744abeace3ca033005e3290ed4fa47bf",
-    origin="the address in the package encodec (encodec.model.ROOT_URL)",
+    url=ROOT_URL + "encodec_24khz-d7cc33bc.th",
 )
 LAYERS = 8
 """At 6 kbps: of the model's 32 codebooks the first 8, 10 bits and 75 tokens a second each."""

@@ -39,8 +39,8 @@ class Checkpoint:
     size: int
     """Bytes."""
     sha256: str
-    origin: str
-    """Where to get it."""
+    url: str
+    """Where it is published."""
 
     def path(self, weights: str, checkpoints_dir: Path) -> Path:
         """Return the file that ``weights`` means: this checkpoint, or the user's own.
@@ -53,7 +53,7 @@ class Checkpoint:
             remedy = (
                 "name an existing file"
                 if own
-                else f"get it from {self.origin} ({self.size:,} bytes, sha256 {self.sha256})"
+                else f"it is published at {self.url} ({self.size:,} bytes, sha256 {self.sha256})"
             )
             raise MissingInput(f"no weights: looked for {path}; {remedy}, or choose the codec's untrained control")
         if not own and path.stat().st_size != self.size:
@@ -80,7 +80,7 @@ class Checkpoint:
     def _refuse(self, path: Path, digest: str) -> None:
         raise CheckpointError(
             f"{path} is not the published checkpoint: it has {path.stat().st_size:,} bytes and sha256 {digest}, expected "
-            f"are {self.size:,} bytes and sha256 {self.sha256}. Remove it and get it again from {self.origin}"
+            f"are {self.size:,} bytes and sha256 {self.sha256}. Remove it and get it again from {self.url}"
         )
 
 

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import hf_hub_url
 from speechtokenizer import SpeechTokenizer
 from speechtokenizer.quantization import ResidualVectorQuantizer
 
@@ -15,7 +16,7 @@ CHECKPOINT = Checkpoint(
     file="SpeechTokenizer.pt",
     size=481_906_997,
     sha256="d04593b6c9a4b475f91ca481141a6ef5b23e6ac112f347dd2b2717f193c1c728",
-    origin="the Hugging Face repository fnlp/SpeechTokenizer, folder speechtokenizer_hubert_avg",
+    url=hf_hub_url("fnlp/SpeechTokenizer", "SpeechTokenizer.pt", subfolder="speechtokenizer_hubert_avg"),
 )
 CONFIG = {
     "n_filters": 64, "strides": [8, 5, 4, 2], "dimension": 1024, "semantic_dimension": 768, "bidirectional": True,
