@@ -1,3 +1,7 @@
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rvqprobe import counts
+from conftest import ROOT
+from rvqprobe import counts, store
 from rvqprobe.tokens import Tokens
 from toy import toy_study
 
@@ -60,3 +65,43 @@ def test_the_order_of_tokens_changes_no_count(tmp_path_factory: pytest.TempPathF
     counts.add(codes, slice(None), labels, (one, None))
     counts.add(codes[order], slice(None), labels[order], (other, None))
     assert np.array_equal(one, other) and one.sum() == 120
+
+
+PROBING = """
+import resource, sys
+from pathlib import Path
+from rvqprobe import clusters, counts, probes, split, tokens
+from rvqprobe.store import Layout
+layout = Layout(Path(sys.argv[1]), "toy")
+made = split.load(layout)
+table = tokens.load(layout, "many", made)
+counted = counts.read(table, made, 0)
+fitted = probes.fit_all(counted, table.codebooks, probes.Settings(1.0, 1000, 1, 1, 0))
+clusters.collect(table, made, fitted)
+print(int(counted.labels["speaker"].table[0].sum()), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def test_memory_does_not_grow_with_the_number_of_shards(tmp_path: Path) -> None:
+    layout, made, _, _ = toy_study(tmp_path, 0)
+    rng, size = np.random.default_rng(0), 100_000
+    names = np.repeat(made.utterances["utterance"].to_numpy(), size // 40)
+    frame = {"utterance": names} | {f"q{n}": rng.integers(0, 10, size).astype(np.uint16) for n in range(1, 9)}
+    frame |= {"phone": rng.choice(["AA1", "IY0", "S"], size), "f0_hz": rng.uniform(90, 200, size).astype(np.float32)}
+    folder, peaks = layout.tokens("many"), []
+    footer = json.dumps({"tokens": size, "notes": {}, "quarantine": []})
+    store.write_table(pl.DataFrame(frame), folder / "tokens-000.parquet", {"about": footer})
+    store.write_arrays(folder / "codebooks.npz", codebooks=rng.normal(size=(8, 10, 6)).astype(np.float32))
+    for shards in (40, 120):
+        files = [f"tokens-{number:03d}.parquet" for number in range(shards)]
+        for file in files[1:]:
+            if not (folder / file).exists():
+                os.link(folder / files[0], folder / file)
+        store.write_json({"frame_rate": 50.0, "shards": files, "split": "toy"}, folder / "tokens.json")
+        done = subprocess.run(
+            [sys.executable, "-c", PROBING, tmp_path], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        tokens, kilobytes = map(int, done.stdout.split()[-2:])
+        assert tokens == shards * size
+        peaks.append(kilobytes / 1024)
+    assert peaks[1] - peaks[0] < 80, peaks  # MB; eight million tokens with their labels are 400

@@ -87,7 +87,7 @@ def test_kill_9_at_random_points_changes_nothing(corpus_dir: Path) -> None:
         process = start(corpus_dir, "disturbed")
         await_start(process)
         try:
-            process.wait(rng.uniform(0.1, 0.7) * whole)
+            process.wait((0.45, 0.2)[kills] * whole if kills < 2 else rng.uniform(0.3, 0.8) * whole)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             kills += 1

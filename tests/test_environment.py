@@ -67,12 +67,13 @@ def test_an_active_conda_environment_is_used_and_set_up_once(conda: Path) -> Non
         "-m pip install -r envs/requirements.txt",
         "-m pip install --no-deps --editable .",
         "-m ipykernel install --sys-prefix --name rvqprobe --display-name rvqprobe",
+        "-m jupyter_client.kernelspecapp install --sys-prefix --replace envs/rvqprobe-batch",
         "-m rvqprobe sanity -p seed 1",
     ]
     run_all("test", **ours)
-    assert (conda / "calls").read_text().splitlines()[4:] == ["-m rvqprobe test"]
+    assert (conda / "calls").read_text().splitlines()[5:] == ["-m rvqprobe test"]
     run_all("test", **ours | {"RVQPROBE_TORCH_INDEX": "file:///wheels"})
-    assert "--extra-index-url file:///wheels" in (conda / "calls").read_text().splitlines()[5]
+    assert "--extra-index-url file:///wheels" in (conda / "calls").read_text().splitlines()[6]
 
 
 def test_a_failed_set_up_is_tried_again(conda: Path) -> None:
@@ -108,3 +109,44 @@ def test_help_needs_no_set_up() -> None:
         word in answer.stdout
         for word in ("[STUDY]", "-p NAME VALUE", "test", "RVQPROBE_TORCH_INDEX", "Python 3.11 to 3.13")
     )
+
+
+def test_one_variable_moves_all_caches(conda: Path, tmp_path: Path) -> None:
+    (conda / "bin" / "python").write_text('#!/usr/bin/env bash\nenv > "$(dirname "$0")/../environment"\n')
+    run_all("setup", CONDA_PREFIX=str(conda), CONDA_DEFAULT_ENV="rvqprobe", RVQPROBE_CACHE=str(tmp_path / "cache"))
+    said = dict(line.split("=", 1) for line in (conda / "environment").read_text().splitlines() if "=" in line)
+    for name in ("PIP_CACHE_DIR", "TORCH_HOME", "HF_HOME", "XDG_CACHE_HOME"):
+        assert said[name].startswith(str(tmp_path / "cache"))
+
+
+@pytest.mark.parametrize(
+    ("driver", "index", "status", "said"),
+    [
+        ("580.65.06", "", 0, "torch build: CUDA 13, as pinned"),
+        ("550.54.15", "", 1, "needs torch's CUDA 12.6 build: set RVQPROBE_TORCH_INDEX"),
+        ("550.54.15", "https://torch.example/cu126", 0, "torch build: CUDA 12.6, from https://torch.example/cu126"),
+        ("470.82.01", "", 1, "too old for torch 2.11"),
+        (None, "", 1, "No nvidia-smi on this machine"),
+    ],
+)
+def test_the_gpu_set_up_fits_the_driver(
+    conda: Path, tmp_path: Path, driver: str | None, index: str, status: int, said: str
+) -> None:
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    if driver:
+        (tools / "nvidia-smi").write_text(
+            f'#!/bin/sh\ncase "$1" in *driver*) echo {driver} ;; *) echo NVIDIA A100-SXM4-80GB ;; esac\n'
+        )
+        (tools / "nvidia-smi").chmod(0o755)
+    ours = {"CONDA_PREFIX": str(conda), "CONDA_DEFAULT_ENV": "rvqprobe", "RVQPROBE_TORCH_INDEX": index}
+    answer = subprocess.run(
+        [ROOT / "envs" / "setup_a100.sh"], env={**os.environ, **ours, "PATH": f"{tools}:/usr/bin:/bin"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert answer.returncode == status and said in answer.stdout + answer.stderr, answer.stderr
+    if status == 0:
+        calls = (conda / "calls").read_text()
+        assert "-m rvqprobe setup" in calls and ("--extra-index-url https://torch.example/cu126" in calls) == bool(
+            index
+        )
+        assert "A100" in answer.stdout and "rvqprobe-batch" in answer.stdout

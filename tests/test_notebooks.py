@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from conftest import MINI, ROOT
-from rvqprobe import params, report, study
+from rvqprobe import estimate, params, report, study
 from rvqprobe.measures import TASK_METRICS
 from rvqprobe.store import Layout, read_arrays
 
@@ -142,6 +142,26 @@ def test_04_report(report_notebook: Path, workspace: Path, layout: Layout) -> No
     assert "none of its 5 predictions is tested here" in page
     for value in metrics.filter(pl.col("value") > 0, lag_ms=0)["value"]:
         assert f"{value:,.3f}" in page
+
+
+def test_the_estimate_is_within_a_factor_of_two(values: dict, report_notebook: Path) -> None:
+    facts, minutes = estimate.estimate(values)
+    names = ["01_split", "02_encode-tiny_rvq", "03_probe-tiny_rvq", "04_report"]
+    took = [nbformat.read(report_notebook.with_name(f"{name}.ipynb"), 4).metadata.papermill.duration for name in names]
+    assert minutes["stage"].to_list() == [
+        "01_split",
+        "02_encode, tiny_rvq",
+        "03_probe, tiny_rvq",
+        "04_report",
+        "in all",
+    ]
+    assert sum(took) / 2 < 60 * minutes["minutes"][-1] < 2 * (sum(took) + 16)  # and four pages and the figures' files
+    said = dict(facts.iter_rows())
+    assert re.fullmatch(r"0\.3\d h, 100 utterances, 5 speakers", said["audio"]) and said["speech"] == "here"
+    tokens = pl.scan_parquet(
+        Layout(params.path(values["results_dir"]), "librispeech-mini").tokens("tiny_rvq") / "*.parquet"
+    )
+    assert float(said["tokens"].split()[0]) == pytest.approx(tokens.select(pl.len()).collect().item() / 1e6, abs=0.01)
 
 
 def test_notebooks_are_thin() -> None:

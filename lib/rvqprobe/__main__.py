@@ -1,10 +1,12 @@
 """The command line behind ``./run_all.sh``: ``python -m rvqprobe [STUDY] [-p NAME VALUE]… | lab | test [ARGUMENTS]``."""
 
 import argparse
+import io
 import os
 import shlex
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 from rvqprobe import params, slurm
@@ -33,8 +35,8 @@ def main(arguments: list[str]) -> int:
         ).returncode
     if arguments[:1] == ["setup"]:
         return 0
-    if arguments[:1] == ["fetch"]:
-        return _fetch(arguments[1:])
+    if arguments[:1] in (["fetch"], ["estimate"]):
+        return _prepare(arguments)
     parser = argparse.ArgumentParser(prog="./run_all.sh", description="Run a study from its data to its HTML report.")
     parser.add_argument("study", nargs="?", default=DEFAULT_STUDY, help="a file of params/, without .yaml")
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="set a parameter")
@@ -75,21 +77,31 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _fetch(arguments: list[str]) -> int:
-    from rvqprobe import fetch  # torch and more, which other commands need not wait for
+def _prepare(arguments: list[str]) -> int:
+    """Run ``fetch`` or ``estimate``."""
+    from rvqprobe import estimate, fetch  # torch and more, which other commands need not wait for
 
     parser = argparse.ArgumentParser(
-        prog="./run_all.sh fetch", description="Get the speech and the weights that a study needs."
+        prog="./run_all.sh", description="Get what a study needs, or estimate what it takes."
     )
+    parser.add_argument("verb", choices=("fetch", "estimate"))
     parser.add_argument("study", help="a file of params/, without .yaml")
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="set a parameter")
-    parser.add_argument("--alignments", type=Path, help="take in the TextGrids of this archive, which you downloaded")
+    parser.add_argument(
+        "--alignments", type=Path, help="fetch: take in the TextGrids of this archive, which you downloaded"
+    )
     options = parser.parse_args(arguments)
     try:
-        fetch.fetch(
-            params.load_study(options.study, {name: params.parse(value) for name, value in options.p}),
-            options.alignments,
-        )
+        study = params.load_study(options.study, {name: params.parse(value) for name, value in options.p})
+        if options.verb == "fetch":
+            fetch.fetch(study, options.alignments)
+        else:
+            with redirect_stdout(io.StringIO()):  # the rehearsal's bars
+                facts, minutes = estimate.estimate(study)
+            for what, much in facts.iter_rows():
+                print(f"{what:>30}  {much}")
+            for stage, number in minutes.iter_rows():
+                print(f"{stage:>30}  {number:.1f} min")
     except (ParameterError, MissingInput, fetch.FetchError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -162,7 +162,7 @@ def _make(
     intervals = {name: table for (name,), table in by_utterance.items()}
     settings = (built.sample_rate, built.frame_rate, f0_min, f0_max)
     heard = each(
-        _listen,
+        listen,
         ((corpus_dir / row["path"], *settings) for _, rows in waiting for row in rows),
         choose(workers, int(total), 3600),
     )
@@ -207,7 +207,7 @@ Heard = tuple[audio.Audio, np.ndarray] | str
 """An utterance's audio and F0, or why it can't be used."""
 
 
-def _listen(path: Path, sample_rate: int, frame_rate: float, f0_min: float, f0_max: float) -> Heard:
+def listen(path: Path, sample_rate: int, frame_rate: float, f0_min: float, f0_max: float) -> Heard:
     """Return an utterance's audio and F0 (a little longer than its tokens), or the reason why it can't be used."""
     try:
         sound = audio.read(path, sample_rate)
