@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # ./run_all.sh [STUDY] [-p NAME VALUE]...   set up, then run params/STUDY.yaml (default: demo) to its report
 # ./run_all.sh fetch STUDY [--alignments ARCHIVE]   set up, then get what params/STUDY.yaml needs: speech and weights
+# ./run_all.sh estimate STUDY               set up, then say what params/STUDY.yaml will take on this machine
 # ./run_all.sh setup                        set up only
 # ./run_all.sh lab [JUPYTERLAB ARGUMENTS]   set up, then open the notebooks in JupyterLab
 # ./run_all.sh test [PYTEST ARGUMENTS]      set up, then run the tests
@@ -20,13 +21,15 @@
 #   RVQPROBE_SLURM         settings of Slurm jobs (default: envs/slurm.yaml)
 #   RVQPROBE_DATA          folder of librispeech-mini (default: ../shared/data)
 set -euo pipefail
+export RVQPROBE_CALLER=$PWD
 cd "$(dirname "$0")"
 
 case "${1:-}" in -h | --help) sed -n '2,/^set /{s/^# \{0,1\}//;/^set /d;p}' "$0"; exit ;; esac
 
 python_of_right_version() {
-  for python in ${PYTHON:-python3 python3.13 python3.12 python3.11}; do
-    if "$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; then echo "$python"; return; fi
+  if [ -n "${PYTHON:-}" ]; then set -- "$PYTHON"; else set -- python3 python3.13 python3.12 python3.11; fi
+  for python in "$@"; do
+    if "$python" -c 'import sys; sys.exit(not (3, 11, 4) <= sys.version_info < (3, 14))' 2>/dev/null; then echo "$python"; return; fi
   done
   echo "No Python 3.11 to 3.13 found; install one, or name it: PYTHON=/path/to/python3 ./run_all.sh" >&2
   return 1
@@ -41,6 +44,7 @@ made_from=$(cat envs/requirements.txt pyproject.toml envs/rvqprobe-batch/* <(ech
 if [ "$(cat "$environment/rvqprobe-made-from" 2>/dev/null)" != "$made_from" ]; then
   echo "Setting up $environment: about 6 GB, a few minutes, once." >&2
   if [ "$environment" = .venv ]; then python=$(python_of_right_version); "$python" -m venv .venv; fi
+  if [ -n "${RVQPROBE_TORCH_INDEX:-}" ]; then "$environment/bin/python" -m pip uninstall -y torch torchaudio; fi
   "$environment/bin/python" -m pip install ${RVQPROBE_TORCH_INDEX:+--extra-index-url "$RVQPROBE_TORCH_INDEX"} -r envs/requirements.txt
   "$environment/bin/python" -m pip install --no-deps --editable .
   "$environment/bin/python" -m ipykernel install --sys-prefix --name rvqprobe --display-name "rvqprobe"

@@ -10,11 +10,16 @@ if ! command -v nvidia-smi > /dev/null; then
   echo "No nvidia-smi on this machine: run this on the GPU node, for one through srun --gres=gpu:1 --pty envs/setup_a100.sh" >&2
   exit 1
 fi
-driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader | head -n 1)
+if ! driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader); then
+  echo "nvidia-smi finds no working driver: $driver" >&2
+  exit 1
+fi
+driver=$(head -n 1 <<< "$driver")
 gpu=$(nvidia-smi --query-gpu=name --format=csv,noheader | head -n 1)
 major=${driver%%.*}
 if [ "$major" -ge 580 ]; then
   build="CUDA 13, as pinned"
+  unset RVQPROBE_TORCH_INDEX
 elif [ "$major" -lt 525 ]; then
   echo "The driver $driver of $gpu is too old for torch 2.11: ask for 525 or newer (580 or newer runs the pinned build)." >&2
   exit 1

@@ -117,7 +117,8 @@ def test_speechtokenizer_is_its_packages(small_speechtokenizer: Path) -> None:
 
 def test_a_missing_checkpoint_says_where_it_was_looked_for_and_how_to_get_it(tmp_path: Path) -> None:
     with pytest.raises(
-        MissingInput, match=rf"looked for {tmp_path}/encodec_24khz-d7cc33bc.th; get it .*{encodec.CHECKPOINT.sha256}"
+        MissingInput,
+        match=rf"looked for {tmp_path}/encodec_24khz-d7cc33bc.th; it is published at .*{encodec.CHECKPOINT.sha256}",
     ):
         encodec.require(tmp_path, "pretrained")
     with pytest.raises(MissingInput, match=rf"looked for {tmp_path}/mine.pt"):

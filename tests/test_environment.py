@@ -73,7 +73,7 @@ def test_an_active_conda_environment_is_used_and_set_up_once(conda: Path) -> Non
     run_all("test", **ours)
     assert (conda / "calls").read_text().splitlines()[5:] == ["-m rvqprobe test"]
     run_all("test", **ours | {"RVQPROBE_TORCH_INDEX": "file:///wheels"})
-    assert "--extra-index-url file:///wheels" in (conda / "calls").read_text().splitlines()[6]
+    assert "--extra-index-url file:///wheels" in (conda / "calls").read_text().splitlines()[7]
 
 
 def test_a_failed_set_up_is_tried_again(conda: Path) -> None:

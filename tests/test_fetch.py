@@ -151,6 +151,11 @@ def test_too_little_disk_is_refused_beforehand(server: Server, tmp_path: Path, c
     with pytest.raises(FetchError, match="too little disk"):
         fetch._make_room([item], {item.path: 10**15})
     assert "1000000.00 GB to download" in capsys.readouterr().out
+    there = server.item(tmp_path / "data", subset="dev")
+    there.path.parent.mkdir()
+    there.path.write_bytes(CONTENT)  # an archive that was fetched, but killed while it was unpacked
+    fetch._make_room([there], {there.path: len(CONTENT)})
+    assert "0.00 GB to download" in capsys.readouterr().out
     fetch._make_room([item], {item.path: 3_000_000})
     fetch._make_room([], {})
 
@@ -258,6 +263,14 @@ def test_broken_archives_leave_nothing(tmp_path: Path) -> None:
         fetch.unpack_speech(tmp_path / "x.tar.gz", "train-clean-100")
     with pytest.raises(FetchError, match="cannot be unpacked"):
         fetch.unpack_alignments(tmp_path / "x.tar.gz", tmp_path)
+    with zipfile.ZipFile(tmp_path / "bad.zip", "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("dev-clean/1/2/1-2-0003.TextGrid", "grid " * 1000)
+    broken = bytearray((tmp_path / "bad.zip").read_bytes())
+    broken[70:80] = bytes(10)
+    (tmp_path / "bad.zip").write_bytes(broken)
+    with pytest.raises(FetchError, match="cannot be unpacked"):
+        fetch.unpack_alignments(tmp_path / "bad.zip", tmp_path)
+    (tmp_path / "bad.zip").unlink()
     (tmp_path / "x.tar.gz").write_bytes(whole)
     with pytest.raises(FetchError, match="holds no LibriSpeech/train-clean-360"):
         fetch.unpack_speech(tmp_path / "x.tar.gz", "train-clean-360")

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import polars as pl
 
@@ -54,6 +56,16 @@ def test_findings_follow_the_numbers() -> None:
     (sentence,) = findings.summary(other, "phoneme")
     assert "highest in layer 1 (0.200, 95 % interval 0.190 to 0.210, chance 0.100)" in sentence
     assert "above chance in 1 of 2 layers" in sentence
+
+
+def test_the_hypothesis_is_about_trained_weights(tmp_path: Path) -> None:
+    (tmp_path / "encodec.yaml").write_text("module: rvqprobe.codecs.encodec\nweights: untrained\n")
+    (tmp_path / "speechtokenizer.yaml").write_text("module: rvqprobe.codecs.speechtokenizer\nweights: mine.pt\n")
+    both = drawn(encodec__pitch=[0.1, 0.1], speechtokenizer__pitch=[0.1, 0.1])
+    named = findings.trained(both, [str(tmp_path / "encodec.yaml"), str(tmp_path / "speechtokenizer.yaml")])
+    assert list(named) == [("speechtokenizer", "pitch")]
+    nothing = drawn(speechtokenizer__phoneme=[0.0, 0.0])
+    assert findings.verdict(nothing)["agrees"][0] == "no"  # zero is no 1.5 times of zero
 
 
 def test_the_answer_is_a_sentence_a_task() -> None:

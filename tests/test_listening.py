@@ -58,7 +58,7 @@ def test_players_play_the_layers_that_they_name(study: tuple) -> None:
     layout, made, built, table = study
     assert listening.make(built, table, made, layout, CORPUS, 1) == 1  # one speaker, so one utterance
     (utterance,) = listening.chosen(made, 1)
-    page = listening.players(["made_up"], made, layout, 1).data
+    page = listening.players([str(layout.results_dir / "made_up.yaml")], made, layout, 1).data
     sounds = heard(page)
     names = ["original", "layer 1", "layers 1–2", "layers 1–4", "layers 1–8", "layers 2–8"]
     assert list(sounds) == [f"{utterance}, made_up, {name}" for name in names] and len(page) < 500_000
@@ -81,7 +81,7 @@ def test_what_is_there_is_not_made_again_unless_its_codes_change(study: tuple, m
     assert listening.make(built, table, made, layout, CORPUS, 1) == 1 and file.stat().st_mtime_ns == before
     monkeypatch.setattr(listening, "SECONDS", 1.0)
     assert listening.make(built, table, made, layout, CORPUS, 1) == 1 and file.stat().st_mtime_ns > before
-    shorter = heard(listening.players(["made_up"], made, layout, 1).data)
+    shorter = heard(listening.players([str(layout.results_dir / "made_up.yaml")], made, layout, 1).data)
     assert all(len(sound) < 1.2 * rate for sound, rate in shorter.values())
 
 

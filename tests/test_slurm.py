@@ -126,7 +126,7 @@ def test_the_demo_as_jobs_equals_the_local_run_even_with_jobs_that_were_killed(
         run("scontrol", "requeue", encoding[1])  # as an administrator, or the loss of a node
     wait(lambda: not queue(), 300, "the study")
     logs = "".join(log.read_text() for log in (tmp_path / "demo" / "logs").glob("*.out"))
-    assert "stopping, to go on in a new run" in logs and "failed" not in logs
+    assert "stopped, to go on in a new run" in logs and "failed" not in logs
     local = pl.read_parquet(Layout(demo / "results", "demo").metrics).filter(pl.col("codec").is_in(codecs))
     assert pl.read_parquet(Layout(tmp_path / "results", "demo").metrics).equals(local)
     index = (tmp_path / "demo" / "index.html").read_text()
@@ -207,7 +207,7 @@ def test_dry_run_prints_what_would_be_submitted(tmp_path: Path, monkeypatch, cap
     assert all("--partition=gpu --account=speech --time=04:00:00 --cpus-per-task=8 --mem=64G" in line for line in lines)
     for line in lines:
         encodes = "--stage 02_encode" in line
-        assert ("--gres=gpu:a100:1" in line) == ("--array=1-4" in line) == ("-p shard '%a of 4'" in line) == encodes
+        assert ("--gres=gpu:a100:1" in line) == ("--array=1-4" in line) == ("-p shard '@TASK@ of 4'" in line) == encodes
         assert "envs/job.sh ./run_all.sh train-clean-100 -p profile a100" in line and "--kernel rvqprobe-batch" in line
     assert "--dependency=afterok:<02_encode-encodec>'" in lines[2] and "--stage 03_probe --codec encodec" in lines[2]
     assert lines[-1].count("<03_probe-") == 5 and "--dependency" not in lines[0]
@@ -224,6 +224,16 @@ def test_mistakes_are_told(tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert command.main(["demo", "--slurm", "--reports", str(tmp_path)]) == 1
     assert "there is no sbatch on this machine" in capsys.readouterr().err
+    assert command.main(["demo", "--slurm", "-p", "shard", "1 of 2", "--dry-run"]) == 1
+    assert "say --shards N, not -p shard" in capsys.readouterr().err
+    file.write_text("time: 12:00:00\n")  # which YAML takes for 43,200
+    monkeypatch.setenv("RVQPROBE_SLURM", str(file))
+    assert command.main(["demo", "--slurm", "--dry-run"]) == 1 and "put the time in quotes" in capsys.readouterr().err
+    monkeypatch.delenv("RVQPROBE_SLURM")
+    for wrong in (["--dry-run"], ["--shards", "2"], ["--codec", "x"], ["--slurm", "--stage", "01_split"]):
+        with pytest.raises(SystemExit):
+            command.main(["demo", *wrong])
+    capsys.readouterr()
     assert command.main(["demo", "--slurm", "--shards", "0"]) == 1 and "at least 1" in capsys.readouterr().err
     assert command.main(["demo", "--stage", "02_encode", "--codec", "logmel"]) == 1
     assert "known are 01_split, 02_encode --codec encodec-untrained" in capsys.readouterr().err

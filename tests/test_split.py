@@ -117,7 +117,7 @@ def test_every_defect_is_in_the_quarantine(corpus_dir) -> None:
 
 
 def test_missing_data_says_where_it_was_looked_for_and_how_to_get_it(tmp_path) -> None:
-    with pytest.raises(MissingInput, match=rf"looked for {tmp_path}/nowhere/.*OpenSLR.*-p corpus_dir"):
+    with pytest.raises(MissingInput, match=rf"looked for {tmp_path}/nowhere/.*fetch STUDY.*-p corpus_dir"):
         corpus.scan(tmp_path, tmp_path, "nowhere")
 
 

@@ -48,8 +48,14 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--shards", type=int, default=1, help="jobs that share the encoding of a codec")
     parser.add_argument("--dry-run", action="store_true", help="print the sbatch lines only")
     options = parser.parse_args(arguments)
+    if options.slurm and options.stage:
+        parser.error("--slurm submits all notebooks, --stage runs one: choose")
+    if not options.slurm and (options.dry_run or options.shards != 1):
+        parser.error("--shards and --dry-run go with --slurm")
+    if options.codec and not options.stage:
+        parser.error("--codec goes with --stage; -p codecs '[NAME]' chooses the codecs of a study")
     again = os.environ.get("RVQPROBE_AGAIN") or shlex.join(["./run_all.sh", *arguments])
-    reports_dir = options.reports.resolve()
+    reports_dir = _resolve(options.reports)
     try:
         study = params.load_study(options.study, {name: params.parse(value) for name, value in options.p})
         if options.slurm:
@@ -77,6 +83,11 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
+def _resolve(path: Path) -> Path:
+    """Return a path of the command line, absolute: from where the user called, which is not where ``run_all.sh`` runs."""
+    return (Path(os.environ.get("RVQPROBE_CALLER") or ".") / path).resolve()
+
+
 def _prepare(arguments: list[str]) -> int:
     """Run ``fetch`` or ``estimate``."""
     from rvqprobe import estimate, fetch  # torch and more, which other commands need not wait for
@@ -94,7 +105,7 @@ def _prepare(arguments: list[str]) -> int:
     try:
         study = params.load_study(options.study, {name: params.parse(value) for name, value in options.p})
         if options.verb == "fetch":
-            fetch.fetch(study, options.alignments)
+            fetch.fetch(study, options.alignments and _resolve(options.alignments))
         else:
             with redirect_stdout(io.StringIO()):  # the rehearsal's bars
                 facts, minutes = estimate.estimate(study)

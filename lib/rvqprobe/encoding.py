@@ -23,7 +23,7 @@ from rvqprobe.tokens import Tokens
 from rvqprobe.workers import choose, each
 
 SHARD_SECONDS = 600.0
-FEWEST_SHARDS = 8
+FEWEST_SHARDS = 4
 """Shards that a small corpus makes, shorter ones then, so that several jobs can share it."""
 CHECKED = 5
 """Utterances that are encoded again, one by one, to compare codes."""

@@ -140,7 +140,7 @@ class _Rehearsal:
         self.file.write_text(yaml.safe_dump(self.settings | untrained))
         self.paths = sorted((DEMO / "LibriSpeech").rglob("*.flac"))
         source = Source(
-            self.file.stem, self._speech, 20.0, "rehearsal", folder, codecs.device(study["device"]), study["batch_seconds"],
+            self.file.stem, self._speech, 20.0, "rehearsal", params.path(study["checkpoints_dir"]), codecs.device(study["device"]), study["batch_seconds"],
             study["seed"], folder / "fitted.npz",
         )  # fmt: skip
         self.built = codecs.build(str(self.file), source)

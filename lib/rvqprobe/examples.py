@@ -33,15 +33,19 @@ def utterance(codec: str, name: str, split: Split, layout: Layout, corpus_dir: P
     return figures.utterance(sound.waveform, about["sample_rate"], mine, about["frame_rate"], shown, f"{name}, {codec}")
 
 
-def code(codec: str, layer: int, number: int, split: Split, layout: Layout, corpus_dir: Path, seed: int = 0) -> HTML:
+def code(
+    codec: str, layer: int, number: int | None, split: Split, layout: Layout, corpus_dir: Path, seed: int = 0
+) -> HTML:
     """Return what a code stands for: its phones, how much likelier each is than elsewhere, and some tokens to hear.
 
-    ``layer`` counts from 1, ``number`` from 0; the tokens are drawn by ``seed``. Raises ValueError where the codec has no
+    ``layer`` counts from 1, ``number`` from 0, None is the most used code; the tokens are drawn by ``seed``. Raises ValueError where the codec has no
     such layer or code.
     """
     table = tokens.load(layout, codec, split)
     layers, size = table.codebooks.shape[:2]
-    if not (1 <= layer <= layers and 0 <= number < size):
+    if number is None and 1 <= layer <= layers:
+        number = int(table.frame().select(pl.col(f"q{layer}").mode().min()).collect().item())
+    if not (1 <= layer <= layers and number is not None and 0 <= number < size):
         raise ValueError(
             f"{codec} has layers 1 to {layers} with codes 0 to {size - 1}, so no code {number} in layer {layer}"
         )

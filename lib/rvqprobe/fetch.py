@@ -7,6 +7,7 @@ import tarfile
 import tempfile
 import time
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -72,6 +73,8 @@ def items(study: Mapping[str, Any]) -> list[Item]:
     """
     found, corpus_dir, subset = [], params.path(study["corpus_dir"]), study["subset"]
     if not corpus.has_speech(corpus_dir, subset):
+        if (corpus_dir / subset).exists():
+            raise FetchError(f"{corpus_dir / subset} is there, but without speech: move it away, and fetch again")
         if subset not in SPEECH:
             raise FetchError(f"no address is known of the speech of {subset}; known are {', '.join(SPEECH)}")
         url, digest = SPEECH[subset]
@@ -89,12 +92,18 @@ def fetch(study: Mapping[str, Any], alignments: Path | None) -> None:
 
     Raises FetchError where that fails, MissingInput where something is still missing.
     """
+    if alignments is not None:
+        _require_archive(alignments)
     wanted = items(study)
+    for item in wanted:
+        _clear(item.path.parent)
     sizes = {item.path: _size(item) for item in wanted}
     _make_room(wanted, sizes)
     for item in wanted:
         item.path.parent.mkdir(parents=True, exist_ok=True)
         with alone(item.path.parent / ".fetching"):
+            if item.subset is not None and corpus.has_speech(item.path.parent, item.subset):
+                continue  # another run was quicker
             download(item, sizes[item.path])
             if item.subset is not None:
                 unpack_speech(item.path, item.subset)
@@ -122,17 +131,24 @@ def _make_room(wanted: list[Item], sizes: Mapping[Path, int]) -> None:
     """Say how much disk the downloads take; FetchError where there is less."""
     if not wanted:
         return
-    folder = next(parent for parent in wanted[0].path.parents if parent.exists())
-    free = shutil.disk_usage(folder).free
-    need = sum(sizes[item.path] * (1 + UNPACKED if item.subset else 1) for item in wanted)
-    have = sum(part.stat().st_size for item in wanted if (part := _part(item)).exists())
-    load = sum(sizes.values()) - have
-    print(f"{', '.join(item.what for item in wanted)}: {load / 1e9:.2f} GB to download, up to {need / 1e9:.2f} GB of disk; "
-          f"{free / 1e9:.2f} GB are free in {folder}.")  # fmt: skip
-    if need - have > free:
-        raise FetchError(
-            f"too little disk: {(need - have) / 1e9:.2f} GB are needed in {folder}, {free / 1e9:.2f} GB are free"
-        )
+    disks: dict[int, tuple[Path, float]] = {}
+    load = 0.0
+    for item in wanted:
+        folder = next(parent for parent in item.path.parents if parent.exists())
+        have = sum(file.stat().st_size for file in (_part(item), item.path) if file.exists())
+        rest = max(0, sizes[item.path] - have)
+        disk = folder.stat().st_dev
+        first, need = disks.get(disk, (folder, 0.0))
+        disks[disk] = (first, need + rest + (UNPACKED * sizes[item.path] if item.subset else 0))
+        load += rest
+    print(f"{', '.join(item.what for item in wanted)}: {load / 1e9:.2f} GB to download.")
+    for folder, need in disks.values():
+        free = shutil.disk_usage(folder).free
+        print(f"{need / 1e9:.2f} GB of disk are needed in {folder}, {free / 1e9:.2f} GB are free.")
+        if need > free:
+            raise FetchError(
+                f"too little disk: {need / 1e9:.2f} GB are needed in {folder}, {free / 1e9:.2f} GB are free"
+            )
 
 
 def _part(item: Item) -> Path:
@@ -212,7 +228,7 @@ def unpack_speech(archive: Path, subset: str) -> None:
                 for member in tar:
                     tar.extract(member, folder, filter="data")
                     progress.update(raw.tell() / MB - progress.n)
-        except (tarfile.TarError, EOFError, OSError) as error:
+        except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
             raise FetchError(f"{archive} cannot be unpacked: {error}") from error
         if not (folder / "LibriSpeech" / subset).is_dir():
             raise FetchError(f"{archive} holds no LibriSpeech/{subset}")
@@ -227,8 +243,7 @@ def unpack_alignments(archive: Path, alignments_dir: Path) -> list[str]:
     Nothing else of the archive is read, whatever its names say. A subset that is there already stays as it is. Raises
     FetchError where the archive is missing or broken, or holds no TextGrid in folders of subset, speaker and chapter.
     """
-    if not archive.is_file():
-        raise FetchError(f"{archive} does not exist: download the alignments first, and name the archive that you got")
+    _require_archive(archive)
     alignments_dir.mkdir(parents=True, exist_ok=True)
     with (
         alone(alignments_dir / ".fetching"),
@@ -242,7 +257,7 @@ def unpack_alignments(archive: Path, alignments_dir: Path) -> list[str]:
                     place.parent.mkdir(parents=True, exist_ok=True)
                     place.write_bytes(content.read())
                     progress.update()
-        except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
+        except (tarfile.TarError, zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, OSError) as error:
             raise FetchError(f"{archive} cannot be unpacked: {error}") from error
         subsets = sorted(place.name for place in folder.iterdir())
         if not subsets:
@@ -251,6 +266,11 @@ def unpack_alignments(archive: Path, alignments_dir: Path) -> list[str]:
             if not (alignments_dir / subset).exists():
                 (folder / subset).replace(alignments_dir / subset)
         return subsets
+
+
+def _require_archive(archive: Path) -> None:
+    if not archive.is_file():
+        raise FetchError(f"{archive} does not exist: download the alignments first, and name the archive that you got")
 
 
 def _members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
@@ -271,7 +291,13 @@ def _members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
 @contextmanager
 def _workshop(folder: Path) -> Iterator[Path]:
     """Yield an empty folder in ``folder`` that is gone afterwards; those that a killed run left are removed first."""
-    for left in folder.glob(".unpacking-*"):
-        shutil.rmtree(left)
+    _clear(folder)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".unpacking-") as name:
         yield Path(name)
+
+
+def _clear(folder: Path) -> None:
+    """Remove what a killed run was unpacking in ``folder``, if none is at it now."""
+    if folder.exists():
+        for left in folder.glob(".unpacking-*"):
+            shutil.rmtree(left)

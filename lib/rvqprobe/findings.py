@@ -148,6 +148,12 @@ def compared(table: pl.DataFrame) -> Iterator[str]:
         )
 
 
+def trained(profiles: Profiles, codecs: Sequence[str]) -> Profiles:
+    """Return the profiles of those ``codecs`` (as in the parameter) that have trained weights: what the hypothesis is about."""
+    names = {codec_name(codec) for codec in codecs if is_trained(codec)}
+    return {(codec, task): drawn for (codec, task), drawn in profiles.items() if codec in names}
+
+
 def verdict(profiles: Profiles) -> pl.DataFrame:
     """Return what the hypothesis predicts of each trained codec, what was measured, and whether they agree.
 
@@ -158,7 +164,7 @@ def verdict(profiles: Profiles) -> pl.DataFrame:
     for prediction, codec, judge in _predictions():
         drawn = profiles.get((codec, prediction.split(":")[0]))
         if drawn is None or drawn.shape[1] < 2:
-            rows.append((prediction, codec, "not in this study", "not tested", None))
+            rows.append((prediction, codec, "not in this study with trained weights", "not tested", None))
         else:
             measured, agrees = judge(drawn)
             rows.append((prediction, codec, measured, "yes" if agrees[0] else "no", float(agrees[1:].mean())))
@@ -171,7 +177,7 @@ Judged = tuple[str, np.ndarray]
 
 def _sharp(drawn: np.ndarray) -> Judged:
     scores = drawn[0].tolist()
-    sharp = (drawn.argmax(axis=1) == 0) & (drawn[:, 0] >= SHARP * drawn[:, 1])
+    sharp = (drawn.argmax(axis=1) == 0) & (drawn[:, 0] >= SHARP * drawn[:, 1]) & (drawn[:, 0] > 0)
     return f"best in layer {best(scores)}; layer 1 has {scores[0]:.3f}, layer 2 {scores[1]:.3f}", sharp
 
 
@@ -202,7 +208,7 @@ def conclusion(profiles: Profiles) -> str:
     codecs = ", ".join(dict.fromkeys(codec for codec, _ in profiles))
     if not tested:
         return (
-            f"This study holds {codecs} only. The hypothesis speaks of trained EnCodec and SpeechTokenizer, so none of "
-            f"its {len(outcome)} predictions is tested here."
+            "The hypothesis speaks of trained EnCodec and SpeechTokenizer. This study has neither, so none of its "
+            f"{len(outcome)} predictions is tested here."
         )
     return f"Of the hypothesis's {len(outcome)} predictions {tested} could be tested with {codecs}; {outcome.count('yes')} agree."

@@ -10,6 +10,7 @@ import polars as pl
 from IPython.display import HTML
 
 from rvqprobe import audio, store
+from rvqprobe.params import codec_name, is_trained
 from rvqprobe.split import EVAL, Split, seeded_order
 from rvqprobe.store import Layout
 from rvqprobe.tokens import Tokens
@@ -66,14 +67,16 @@ def _recipe() -> str:
 
 
 def players(codecs: Sequence[str], split: Split, layout: Layout, seed: int) -> HTML:
-    """Return a table of players: an utterance and codec (by name) a row, what is heard of it a column."""
-    rows = []
+    """Return rows of players, one for each utterance and trained codec (of ``codecs``, as in the parameter)."""
+    names, rows = [codec_name(codec) for codec in codecs if is_trained(codec)], []
+    if not names:
+        return HTML("<p>No codec of this study has trained weights, so there is nothing to listen to.</p>")
     for utterance in chosen(split, seed):
-        for codec in codecs:
+        for codec in names:
             if (path := layout.listening(codec, utterance)).exists():
                 rows.append(shelf(f"{utterance}, {codec}", pl.read_parquet(path).iter_rows()))
     if not rows:
-        return HTML("<p>No codec of this study has trained weights, so there is nothing to listen to.</p>")
+        return HTML("<p>Nothing was decoded: none of the chosen utterances has tokens.</p>")
     return HTML("".join(rows))
 
 

@@ -58,6 +58,8 @@ RECALLS = {
 }
 """Share of a class's held-out tokens that the linear probe names rightly; ``level`` is "phone" or "broad class", at which
 any phone of the same broad class counts as right."""
+CONFUSIONS = {"task": pl.String, "layer": pl.Int64, "true": pl.String, "said": pl.String, "tokens": pl.Int64}
+"""Held-out tokens by true and predicted class of the linear probes."""
 Weights = dict[str, np.ndarray]
 """By task, how often each held-out cluster is in each draw of the bootstrap, (1 + DRAWS, clusters)."""
 
@@ -79,9 +81,10 @@ def confusion(predicted: np.ndarray, table: np.ndarray) -> np.ndarray:
 
 
 def macro_f1(truth: np.ndarray, said: np.ndarray, hits: np.ndarray) -> np.ndarray:
-    """Return the mean F1 of the classes that occur, from tokens (…, Y) of each class, said to be of it, and both."""
+    """Return the mean F1 of the classes that occur (NaN where none does), from tokens (…, Y) of each class, said to be of it, and both."""
     f1 = 2 * hits / np.maximum(truth + said, 1)
-    return np.where(truth > 0, f1, 0).sum(axis=-1) / np.maximum(np.count_nonzero(truth, axis=-1), 1)
+    occur = np.count_nonzero(truth, axis=-1)
+    return np.where(occur > 0, np.where(truth > 0, f1, 0).sum(axis=-1) / np.maximum(occur, 1), np.nan)
 
 
 def r2(n: np.ndarray, y: np.ndarray, yy: np.ndarray, squared: np.ndarray) -> np.ndarray:
@@ -213,9 +216,11 @@ def confusions(probes: Iterable[Probe], counts: Counts) -> pl.DataFrame:
             true, said = np.nonzero(matrix)
             about = {"task": [probe.task] * len(true), "layer": [probe.layer] * len(true)}
             tables.append(
-                pl.DataFrame({**about, "true": names[true], "said": names[said], "tokens": matrix[true, said]})
+                pl.DataFrame(
+                    {**about, "true": names[true], "said": names[said], "tokens": matrix[true, said]}, CONFUSIONS
+                )
             )
-    return pl.concat(tables) if tables else pl.DataFrame()
+    return pl.concat(tables) if tables else pl.DataFrame(schema=CONFUSIONS)
 
 
 def save(table: pl.DataFrame, path: Path, split: Split) -> None:

@@ -14,11 +14,20 @@ T = TypeVar("T")
 FORMAT = "{desc}: {percentage:3.0f}%|{bar:20}| {n:.0f} of {total:.0f}{unit} [{elapsed}<{remaining}, {rate_fmt}]"
 
 
-def bar(total: float, label: str, unit: str) -> "tqdm[None]":
+class Bar(tqdm):
+    """A bar whose total grows with what exceeds it."""
+
+    total: float
+
+    def update(self, n: float | None = 1) -> bool | None:
+        """Advance by ``n``."""
+        self.total = max(self.total, self.n + (n or 0))
+        return super().update(n)
+
+
+def bar(total: float, label: str, unit: str) -> Bar:
     """Return a bar to be advanced by hand; ``unit`` is what ``total`` counts, such as "utterance"."""
-    return tqdm(
-        total=total, desc=label, unit=f" {unit}", bar_format=FORMAT, file=sys.stdout, ncols=120, mininterval=0.5
-    )
+    return Bar(total=total, desc=label, unit=f" {unit}", bar_format=FORMAT, file=sys.stdout, ncols=120, mininterval=0.5)
 
 
 def track(items: Iterable[T], total: int, label: str, unit: str) -> Iterator[T]:

@@ -12,7 +12,6 @@ from typing import Any
 
 import kaleido
 import plotly.offline
-from choreographer.errors import BrowserFailedError, ChromeNotFoundError
 from latex2mathml.converter import convert as mathml
 from nbconvert import HTMLExporter
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
@@ -110,9 +109,9 @@ def save_figures(notebook: Any, folder: Path) -> str:
     """Save each figure of an executed ``notebook`` in ``folder`` as PNG and SVG; return a line that says what came of it."""
     try:
         number = asyncio.run(_save(figures(notebook), folder))
-    except (ChromeNotFoundError, BrowserFailedError) as error:
+    except Exception as error:  # whatever keeps a browser from starting or working: the report itself is there
         return (
-            f"No figure files in {folder}, since no Chrome or Chromium could be started ({type(error).__name__}): install one, or "
+            f"No figure files in {folder}, since no Chrome or Chromium would draw them ({type(error).__name__}): install one, or "
             "name it (BROWSER_PATH=/path/to/chrome), and run the same command again; the report's own buttons save figures too."
         )
     return f"{number} figures as PNG and SVG in {folder}"

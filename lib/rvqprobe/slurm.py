@@ -21,7 +21,7 @@ OPTIONS = {"partition": "partition", "account": "account", "time": "time", "cpus
 WARNING = 120
 """Seconds before its time limit at which a job is told to stop and to queue again."""
 KERNEL = "rvqprobe-batch"
-TASK = "%a"
+TASK = "@TASK@"
 """Stands for the number of an array's task in the command of its jobs; ``envs/job.sh`` puts it in."""
 
 
@@ -50,6 +50,10 @@ def settings() -> dict[str, str]:
     for name in content:
         if name not in known:
             raise ParameterError(f"{file} knows no setting {name!r}: {params.nearest(name, known)}")
+    if not isinstance(content.get("time") or "", str):
+        raise ParameterError(
+            f'{file}: put the time in quotes, such as "08:00:00"; without them YAML reads it as a number'
+        )
     return {name: str(value) for name, value in content.items() if value not in (None, "")}
 
 
@@ -101,6 +105,8 @@ def submit(
 
     ``again`` is the command that goes on after a failure. Raises ParameterError where sbatch is missing or refuses a job.
     """
+    if params.part(study["shard"]) != (1, 1):
+        raise ParameterError("--slurm divides the encoding itself: say --shards N, not -p shard")
     logs = reports_dir / study["study"] / "logs"
     numbers: dict[str, str] = {}
     for job in jobs(study, shards):
@@ -124,7 +130,8 @@ def submit(
         numbers[job.name] = done.stdout.strip().split(";")[0]
         print(f"{numbers[job.name]}: {job.name}" + (f", {job.parts} parts" if job.parts > 1 else ""))
     if not dry_run:
-        print(f"Watch them with squeue; what they print: {logs}; the report will be {logs.parent / 'index.html'}")
+        report = f"the report will be {logs.parent / 'index.html'}" if study["evaluate"] else "there will be no report"
+        print(f"Watch them with squeue; what they print: {logs}; {report}")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Runs a study: its notebooks through papermill, each with its log and its page."""
 
+import re
 import sys
 import tempfile
 import time
@@ -121,10 +122,11 @@ def _export(notebook: Path, study: Mapping[str, Any]) -> Path:
 
     content = nbformat.read(notebook, as_version=4)
     name = "index" if notebook.stem == REPORT else notebook.stem
+    pages = [page for page in ("index", *_names(study, notebook.parent)) if page != name]
+    path = report.to_html(content, notebook.with_name(f"{name}.html"), study["title"], pages)
     if name == "index":
         print(report.save_figures(content, notebook.parent / "figures"), flush=True)
-    pages = ["index", *_names(study, notebook.parent)]
-    return report.to_html(content, notebook.with_name(f"{name}.html"), study["title"], [p for p in pages if p != name])
+    return path
 
 
 def _contents(study: Mapping[str, Any], folder: Path) -> Path:
@@ -142,7 +144,9 @@ def _names(study: Mapping[str, Any], folder: Path) -> list[str]:
     found: list[str] = []
     for stage in (stage for stage in stages(study) if stage[0] != REPORT):
         name = page_name(*stage, study)
-        parts = sorted(page.stem for page in folder.glob(f"{name}-*-of-*.ipynb"))
+        parts = sorted(
+            page.stem for page in folder.glob(f"{name}-*.ipynb") if re.fullmatch(r"-\d+-of-\d+", page.stem[len(name) :])
+        )
         found += parts if parts and not (folder / f"{name}.ipynb").exists() else [name]
     return found
 

@@ -81,7 +81,8 @@ class Source:
 
         They are fitted anew where the speech, the seed or ``made_from`` (what else shapes them) is not the same.
         """
-        return store.reuse_or_make(self.cache, store.key(self.training_digest, self.seed, made_from), fit)
+        with store.alone(self.cache.with_suffix(".lock")):  # parts that begin together fit once
+            return store.reuse_or_make(self.cache, store.key(self.training_digest, self.seed, made_from), fit)
 
 
 def settings(codec: str) -> dict[str, Any]:

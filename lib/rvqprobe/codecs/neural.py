@@ -155,6 +155,7 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint, weights: str, source:
 
 def seeded(make: Callable[[], nn.Module], seed: int) -> nn.Module:
     """Return a model with random weights that depend on the seed alone."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # exact float32 from here on
     with torch.random.fork_rng(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`torch.nn.utils.weight_norm` is deprecated")  # the packages' affair
         torch.manual_seed(seed)
@@ -238,7 +239,6 @@ def finish(
     source: Source,
 ) -> NeuralCodec:  # fmt: skip
     """Return the codec of a complete ``model``: on its device, in exact float32, with the first ``layers`` codebooks."""
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     for module in model.modules():
         if hasattr(module, "weight_g"):
             remove_weight_norm(module)  # the same weights, computed once and not for each utterance

@@ -65,8 +65,7 @@ function scalable(canvas) { // so that the print stylesheet can fit the figure t
 
 const all = document.getElementById("all-code");
 all?.addEventListener("click", () => {
-  const open = all.getAttribute("aria-pressed") === "false";
-  all.setAttribute("aria-pressed", String(open));
+  const open = all.textContent.startsWith("Show");
   all.textContent = open ? "Hide all code" : "Show all code";
   for (const code of document.querySelectorAll("details.code")) code.open = open;
 });
