@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import copy
 import hashlib
 import html
 import json
@@ -43,7 +44,7 @@ def to_html(notebook: Any, path: Path, title: str, pages: Sequence[str] = ()) ->
 
     ``pages`` are the names of pages beside it that its head links to.
     """
-    nb, _ = CoalesceStreamsPreprocessor().preprocess(notebook, {})
+    nb, _ = CoalesceStreamsPreprocessor().preprocess(copy.deepcopy(notebook), {})
     for cell in nb.cells:
         if cell.cell_type == "markdown":
             cell.source = _formulas(cell.source)
