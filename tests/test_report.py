@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, Page
 from pypdf import PdfReader
 
 from rvqprobe import report
-from rvqprobe.figures import MIME
+from rvqprobe.look import MIME
 from rvqprobe.store import Layout
 
 PHONEME = "figure[data-name='phoneme-by-rvq-layer']"

@@ -18,7 +18,7 @@ from nbconvert import HTMLExporter
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from pygments.formatters import HtmlFormatter
 
-from rvqprobe.figures import MIME
+from rvqprobe.look import MIME
 from rvqprobe.store import atomic
 
 PAGE = Path(__file__).parent / "page"
@@ -109,22 +109,21 @@ def _plot(name: str, figure: dict[str, Any]) -> str:
 def save_figures(notebook: Any, folder: Path) -> str:
     """Save each figure of an executed ``notebook`` in ``folder`` as PNG and SVG; return a line that says what came of it."""
     try:
-        number = asyncio.run(_save(figures(notebook), folder))
+        drawn = list(figures(notebook))
+        asyncio.run(_save(drawn, folder))
     except Exception as error:  # whatever keeps a browser from starting or working: the report itself is there
         return (
             f"No figure files in {folder}, since no Chrome or Chromium would draw them ({type(error).__name__}): install one, or "
             "name it (BROWSER_PATH=/path/to/chrome), and run the same command again; the report's own buttons save figures too."
         )
-    return f"{number} figures as PNG and SVG in {folder}"
+    return f"{len(drawn)} figures as PNG and SVG in {folder}"
 
 
-async def _save(drawn: Iterable[tuple[str, dict[str, Any]]], folder: Path) -> int:
-    number = 0
+async def _save(drawn: Iterable[tuple[str, dict[str, Any]]], folder: Path) -> None:
     async with kaleido.Kaleido(mathjax=False) as browser:
-        for number, (name, data) in enumerate(drawn, 1):  # noqa: B007
+        for name, data in drawn:
             for kind, scale in (("svg", 1), ("png", SCALE)):
                 options = {"format": kind, "width": WIDTH, "height": data[MIME]["layout"]["height"], "scale": scale}
                 content = await browser.calc_fig(data[MIME], opts=options)
                 with atomic(folder / f"{name}.{kind}") as temporary:
                     temporary.write_bytes(content)
-    return number
