@@ -2,7 +2,7 @@
 # ./run_all.sh [STUDY] [-p NAME VALUE]...   set up, then run params/STUDY.yaml (default: demo) to its report
 # ./run_all.sh fetch STUDY [--alignments ARCHIVE]   set up, then get what params/STUDY.yaml needs: speech and weights
 # ./run_all.sh estimate STUDY               set up, then say what params/STUDY.yaml will take on this machine
-# ./run_all.sh setup                        set up only
+# ./run_all.sh setup [DEVICE]               set up only; fails where torch does not run on DEVICE (cuda, say)
 # ./run_all.sh lab [JUPYTERLAB ARGUMENTS]   set up, then open the notebooks in JupyterLab
 # ./run_all.sh test [PYTEST ARGUMENTS]      set up, then run the tests
 # ./run_all.sh --help                       this text

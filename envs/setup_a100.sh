@@ -31,16 +31,6 @@ else
   build="CUDA 12.6, from $RVQPROBE_TORCH_INDEX"
 fi
 echo "GPU: $gpu, driver $driver; torch build: $build"
-./run_all.sh setup
-if [ -n "${CONDA_PREFIX:-}" ] && [ "${CONDA_DEFAULT_ENV:-}" != base ]; then environment=$CONDA_PREFIX; else environment=.venv; fi
-"$environment/bin/python" - << 'EOF'
-import sys
-import torch
-
-if not torch.cuda.is_available():
-    sys.exit(f"torch {torch.__version__} was installed, but finds no GPU: compare its CUDA {torch.version.cuda} with the driver's")
-major, minor = torch.cuda.get_device_capability()
-print(f"torch {torch.__version__} runs on {torch.cuda.get_device_name()} (compute capability {major}.{minor})")
-EOF
-echo "Set up in $environment, with the Jupyter kernels rvqprobe and rvqprobe-batch. Next: ./run_all.sh fetch train-clean-100,"
+./run_all.sh setup cuda
+echo "Set up, with the Jupyter kernels rvqprobe and rvqprobe-batch. Next: ./run_all.sh fetch train-clean-100,"
 echo "then ./run_all.sh train-clean-100 -p profile a100, here or, with --slurm, as jobs."

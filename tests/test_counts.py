@@ -1,4 +1,3 @@
-import json
 import os
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 
 from conftest import ROOT
 from rvqprobe import counts, store
-from rvqprobe.tokens import Tokens
+from rvqprobe.tokens import Tokens, write_shard
 from toy import toy_study
 
 
@@ -89,8 +88,7 @@ def test_memory_does_not_grow_with_the_number_of_shards(tmp_path: Path) -> None:
     frame = {"utterance": names} | {f"q{n}": rng.integers(0, 10, size).astype(np.uint16) for n in range(1, 9)}
     frame |= {"phone": rng.choice(["AA1", "IY0", "S"], size), "f0_hz": rng.uniform(90, 200, size).astype(np.float32)}
     folder, peaks = layout.tokens("many"), []
-    footer = json.dumps({"tokens": size, "notes": {}, "quarantine": []})
-    store.write_table(pl.DataFrame(frame), folder / "tokens-000.parquet", {"about": footer})
+    write_shard(pl.DataFrame(frame), folder / "tokens-000.parquet")
     store.write_arrays(folder / "codebooks.npz", codebooks=rng.normal(size=(8, 10, 6)).astype(np.float32))
     for shards in (40, 120):
         files = [f"tokens-{number:03d}.parquet" for number in range(shards)]

@@ -1,6 +1,5 @@
 """A small saved study with random codes and labels, and everything fitted to it."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -61,8 +60,7 @@ def toy_study(
     for number, part in enumerate(np.array_split(np.arange(40), shards)):
         files.append(f"tokens-{number}.parquet")
         table = pl.concat([tables[i] for i in part])
-        footer = json.dumps({"tokens": len(table), "notes": {}, "quarantine": []})
-        store.write_table(table, layout.tokens("toy") / files[-1], {"about": footer})
+        tokens.write_shard(table, layout.tokens("toy") / files[-1])
     store.write_arrays(layout.tokens("toy") / "codebooks.npz", codebooks=rng.normal(size=(2, 10, 6)).astype(np.float32))
     about = {"frame_rate": RATE, "shards": files, "split": "toy"}
     store.write_json(about, layout.tokens("toy") / "tokens.json")

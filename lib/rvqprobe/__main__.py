@@ -7,9 +7,11 @@ import shlex
 import subprocess
 import sys
 from contextlib import redirect_stdout
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-from rvqprobe import params, slurm
+from rvqprobe import codecs, params, slurm
 from rvqprobe import study as studies
 from rvqprobe.params import ROOT, ParameterError
 from rvqprobe.store import MissingInput
@@ -34,12 +36,12 @@ def main(arguments: list[str]) -> int:
             [sys.executable, "-m", "jupyterlab", *LAB, *arguments[1:]], cwd=ROOT, check=False
         ).returncode
     if arguments[:1] == ["setup"]:
-        return 0
+        return _setup(*arguments[1:])
     if arguments[:1] in (["fetch"], ["estimate"]):
         return _prepare(arguments)
     parser = argparse.ArgumentParser(prog="./run_all.sh", description="Run a study from its data to its HTML report.")
     parser.add_argument("study", nargs="?", default=DEFAULT_STUDY, help="a file of params/, without .yaml")
-    parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="set a parameter")
+    _add_parameters(parser)
     parser.add_argument("--reports", type=Path, default=ROOT / "reports", help="folder of the reports")
     parser.add_argument("--stage", choices=params.NOTEBOOKS, help="run this notebook only")
     parser.add_argument("--codec", help="the codec of the stage")
@@ -57,7 +59,7 @@ def main(arguments: list[str]) -> int:
     again = os.environ.get("RVQPROBE_AGAIN") or shlex.join(["./run_all.sh", *arguments])
     reports_dir = _resolve(options.reports)
     try:
-        study = params.load_study(options.study, {name: params.parse(value) for name, value in options.p})
+        study = _load(options)
         if options.slurm:
             if options.shards < 1:
                 raise ParameterError(f"--shards {options.shards}: it has to be at least 1")
@@ -83,6 +85,25 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
+def _add_parameters(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="set a parameter")
+
+
+def _load(options: argparse.Namespace) -> dict[str, Any]:
+    return params.load_study(options.study, {name: params.parse(value) for name, value in options.p})
+
+
+def _setup(device: str = "auto") -> int:
+    """Say what torch runs on; 1 where ``device`` is not there."""
+    try:
+        found = codecs.device(device)
+    except ParameterError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"torch {version('torch')} runs on {found}")
+    return 0
+
+
 def _resolve(path: Path) -> Path:
     """Return a path of the command line, absolute: from where the user called, which is not where ``run_all.sh`` runs."""
     return (Path(os.environ.get("RVQPROBE_CALLER") or ".") / path).resolve()
@@ -97,13 +118,13 @@ def _prepare(arguments: list[str]) -> int:
     )
     parser.add_argument("verb", choices=("fetch", "estimate"))
     parser.add_argument("study", help="a file of params/, without .yaml")
-    parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="set a parameter")
+    _add_parameters(parser)
     parser.add_argument(
         "--alignments", type=Path, help="fetch: take in the TextGrids of this archive, which you downloaded"
     )
     options = parser.parse_args(arguments)
     try:
-        study = params.load_study(options.study, {name: params.parse(value) for name, value in options.p})
+        study = _load(options)
         if options.verb == "fetch":
             fetch.fetch(study, options.alignments and _resolve(options.alignments))
         else:

@@ -1,6 +1,5 @@
 """Encoding: from audio to the token table, in shards that an interrupted run never makes twice."""
 
-import json
 from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -198,9 +197,7 @@ def _write(
     for (row, _, hertz), codes in zip(usable, encoded.result(), strict=True):
         tables.append(_table(row, codes, hertz, intervals.get(row["utterance"]), built.frame_rate))
     notes = Counter(note for _, sound, _ in usable for note in sound.notes)
-    table = pl.concat(tables)
-    about = {"tokens": len(table), "notes": notes, "quarantine": quarantine}
-    store.write_table(table, path, metadata={"about": json.dumps(about)})
+    tokens.write_shard(pl.concat(tables), path, notes, quarantine)
 
 
 Heard = tuple[audio.Audio, np.ndarray] | str

@@ -4,7 +4,6 @@ The rehearsal runs the study's own functions: codecs of the same architecture wi
 embedded speech, and probes of codebooks of the study's size on made-up labels.
 """
 
-import json
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -179,8 +178,7 @@ class _Rehearsal:
         if not self.fits:
             return 0.0
         layers, _, dimension = self.built.codebooks.shape
-        frames = int(min(encoding.FITTING_SECONDS, 0.9 * speech.seconds) * self.built.frame_rate)
-        size = self.codes(speech)
+        frames, size = self._training_frames(speech), self.codes(speech)
         most = neural.LATENTS_A_CODE * size if "weights" in self.settings else frames
         latents = min(rvq.MOST_LATENTS, frames, most)
         few = min(latents, 8 * size)
@@ -192,8 +190,12 @@ class _Rehearsal:
     def codes(self, speech: Amount) -> int:
         """Return the codes a layer that the study will have."""
         wanted = int(self.settings.get("codebook_size", 1024))
-        frames = int(min(encoding.FITTING_SECONDS, 0.9 * speech.seconds) * self.built.frame_rate)
-        return rvq.affordable(wanted, frames) if self.fits else wanted
+        return rvq.affordable(wanted, self._training_frames(speech)) if self.fits else wanted
+
+    def _training_frames(self, speech: Amount) -> int:
+        """Return the frames of training speech that codebooks are fitted to."""
+        training = (1 - self.study["eval_fraction"]) * speech.seconds
+        return int(min(encoding.FITTING_SECONDS, training) * self.built.frame_rate)
 
     def probing(self, speech: Amount) -> float:
         """Return the seconds of 03_probe."""
@@ -243,8 +245,7 @@ def _made_up(
     hz = pl.Series(np.where(phone % 2, 120.0 + code % 50, np.nan), dtype=pl.Float32).fill_nan(None)
     frame = frame.with_columns(phone=pl.Series(PHONEMES).gather(phone), f0_hz=hz)
     home = layout.tokens("made-up")
-    footer = json.dumps({"tokens": REHEARSED, "notes": {}, "quarantine": []})
-    store.write_table(frame, home / "tokens-0.parquet", {"about": footer})
+    tokens.write_shard(frame, home / "tokens-0.parquet")
     store.write_arrays(home / "codebooks.npz", codebooks=rng.normal(size=(1, codes, dimension)).astype(np.float32))
     store.write_json({"frame_rate": frame_rate, "shards": ["tokens-0.parquet"], "split": ""}, home / "tokens.json")
     made = split.load(layout)

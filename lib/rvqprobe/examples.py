@@ -38,8 +38,8 @@ def code(
 ) -> HTML:
     """Return what a code stands for: its phones, how much likelier each is than elsewhere, and some tokens to hear.
 
-    ``layer`` counts from 1, ``number`` from 0, None is the most used code; the tokens are drawn by ``seed``. Raises ValueError where the codec has no
-    such layer or code.
+    ``layer`` counts from 1, ``number`` from 0, None is the most used code; the tokens are drawn by ``seed``. Raises
+    ValueError where the codec has no such layer or code.
     """
     table = tokens.load(layout, codec, split)
     layers, size = table.codebooks.shape[:2]
@@ -49,26 +49,16 @@ def code(
         raise ValueError(
             f"{codec} has layers 1 to {layers} with codes 0 to {size - 1}, so no code {number} in layer {layer}"
         )
-    named = (
-        table.frame().select("utterance", "frame", "phone", pl.col(f"q{layer}") == number).rename({f"q{layer}": "mine"})
-    )
-    share = pl.len() / pl.col("n").first()
-    everywhere = named.with_columns(n=pl.len()).group_by("phone").agg(overall=share)
-    mine = named.filter("mine").drop("mine").collect()
-    phones = (
-        mine.lazy()
-        .with_columns(n=pl.len())
-        .group_by("phone")
-        .agg(tokens=pl.len(), share=share)
-        .join(everywhere, on="phone", nulls_equal=True)
-    )
-    phones = phones.with_columns(times_likelier=pl.col("share") / pl.col("overall")).sort(
-        "tokens", "phone", descending=[True, False]
-    )
+    named = table.frame().with_columns(mine=pl.col(f"q{layer}") == number)
+    phones = named.group_by("phone").agg(tokens=pl.col("mine").sum(), overall=pl.len()).collect()
+    share, overall = (pl.col(name) / pl.col(name).sum() for name in ("tokens", "overall"))
+    phones = phones.select("phone", "tokens", share=share, overall=overall, times_likelier=share / overall)
+    phones = phones.filter(pl.col("tokens") > 0).sort("tokens", "phone", descending=[True, False])
+    mine = named.filter("mine").select("utterance", "frame", "phone").collect()
     said = f"<p>{codec}, layer {layer}, code {number}: {mine.height:,} tokens.</p>"
     some = mine.sample(min(HEARD, mine.height), seed=seed).sort("utterance", "frame")
     heard = [_heard(row, table.about["frame_rate"], split, corpus_dir) for row in some.iter_rows(named=True)]
-    return HTML(f"{said}{tables.table(phones.collect()[:8]).data}{listening.shelf('Some of them', heard)}")
+    return HTML(f"{said}{tables.table(phones[:8]).data}{listening.shelf('Some of them', heard)}")
 
 
 def _heard(row: dict[str, Any], frame_rate: float, split: Split, corpus_dir: Path) -> tuple[str, bytes]:

@@ -96,11 +96,11 @@ def fetch(study: Mapping[str, Any], alignments: Path | None) -> None:
         _require_archive(alignments)
     wanted = items(study)
     for item in wanted:
-        _clear(item.path.parent)
+        with alone(item.path.parent / ".fetching"):
+            _clear(item.path.parent)
     sizes = {item.path: _size(item) for item in wanted}
     _make_room(wanted, sizes)
     for item in wanted:
-        item.path.parent.mkdir(parents=True, exist_ok=True)
         with alone(item.path.parent / ".fetching"):
             if item.subset is not None and corpus.has_speech(item.path.parent, item.subset):
                 continue  # another run was quicker
@@ -244,7 +244,6 @@ def unpack_alignments(archive: Path, alignments_dir: Path) -> list[str]:
     FetchError where the archive is missing or broken, or holds no TextGrid in folders of subset, speaker and chapter.
     """
     _require_archive(archive)
-    alignments_dir.mkdir(parents=True, exist_ok=True)
     with (
         alone(alignments_dir / ".fetching"),
         _workshop(alignments_dir) as folder,
@@ -297,7 +296,6 @@ def _workshop(folder: Path) -> Iterator[Path]:
 
 
 def _clear(folder: Path) -> None:
-    """Remove what a killed run was unpacking in ``folder``, if none is at it now."""
-    if folder.exists():
-        for left in folder.glob(".unpacking-*"):
-            shutil.rmtree(left)
+    """Remove what a killed run was unpacking in ``folder``; whoever calls this holds its lock, so that none is at it now."""
+    for left in folder.glob(".unpacking-*"):
+        shutil.rmtree(left)

@@ -81,7 +81,10 @@ def confusion(predicted: np.ndarray, table: np.ndarray) -> np.ndarray:
 
 
 def macro_f1(truth: np.ndarray, said: np.ndarray, hits: np.ndarray) -> np.ndarray:
-    """Return the mean F1 of the classes that occur (NaN where none does), from tokens (…, Y) of each class, said to be of it, and both."""
+    """Return the mean F1 of the classes that occur, NaN where none does.
+
+    The arguments are tokens (…, Y) of each class, said to be of it, and both.
+    """
     f1 = 2 * hits / np.maximum(truth + said, 1)
     occur = np.count_nonzero(truth, axis=-1)
     return np.where(occur > 0, np.where(truth > 0, f1, 0).sum(axis=-1) / np.maximum(occur, 1), np.nan)

@@ -8,14 +8,13 @@ from typing import TypeVar
 from tqdm import tqdm
 
 warnings.filterwarnings("ignore", "IProgress not found")  # bars are text here
-warnings.filterwarnings("ignore", "clamping frac")  # seconds added up in another order come out a hair above the total
 
 T = TypeVar("T")
 FORMAT = "{desc}: {percentage:3.0f}%|{bar:20}| {n:.0f} of {total:.0f}{unit} [{elapsed}<{remaining}, {rate_fmt}]"
 
 
 class Bar(tqdm):
-    """A bar whose total grows with what exceeds it."""
+    """A bar whose total grows with what exceeds it, be it by a hair: seconds added up in another order."""
 
     total: float
 

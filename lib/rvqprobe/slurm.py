@@ -12,7 +12,7 @@ import yaml
 
 from rvqprobe import params
 from rvqprobe.params import ROOT, ParameterError
-from rvqprobe.study import ENCODE, PROBE, REPORT, SPLIT
+from rvqprobe.study import ENCODE, PROBE, REPORT, SPLIT, page_name, stages
 
 SETTINGS = ROOT / "envs" / "slurm.yaml"
 """Where jobs run; another file is named by the environment variable RVQPROBE_SLURM."""
@@ -31,13 +31,11 @@ class Job:
 
     notebook: str
     codec: str | None
+    name: str
+    """That of its page, were it one part."""
     parts: int
     after: tuple[str, ...]
     """Names of the jobs that have to succeed before it."""
-
-    @property
-    def name(self) -> str:
-        return self.notebook if self.codec is None else f"{self.notebook}-{params.codec_name(self.codec)}"
 
 
 def settings() -> dict[str, str]:
@@ -66,12 +64,17 @@ def resources(gpu: bool) -> list[str]:
 
 def jobs(study: Mapping[str, Any], shards: int) -> list[Job]:
     """Return the jobs of ``study`` in an order in which each comes after those that it waits for."""
-    found = [Job(SPLIT, None, 1, ())]
-    for codec in study["codecs"]:
-        found.append(Job(ENCODE, codec, shards, (SPLIT,)))
-        found.append(Job(PROBE, codec, 1, (found[-1].name,)))
-    probes = tuple(job.name for job in found if job.notebook == PROBE)
-    return [*found, *([Job(REPORT, None, 1, probes)] if study["evaluate"] else [])]
+    found: list[Job] = []
+    for notebook, codec in stages(study):
+        before = {
+            SPLIT: (),
+            ENCODE: (SPLIT,),
+            PROBE: (page_name(ENCODE, codec, study),),
+            REPORT: tuple(job.name for job in found if job.notebook == PROBE),
+        }
+        parts = shards if notebook == ENCODE else 1
+        found.append(Job(notebook, codec, page_name(notebook, codec, study), parts, before[notebook]))
+    return found
 
 
 def command(job: Job, arguments: Sequence[str]) -> list[str]:

@@ -21,7 +21,7 @@ SPLIT, ENCODE, PROBE, REPORT = NOTEBOOKS
 KERNEL = "rvqprobe"
 SIDE_BY_SIDE = 2
 """Codecs that are encoded and probed at once: one's start, labels and probes fill what another's encoding leaves idle
-(the demo on two cores: 83 s and not 119)."""
+(the demo on two cores: 101 s and not 119)."""
 LOG_SECONDS = 10.0
 """A progress bar leaves at most one line in so many seconds."""
 

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,14 @@ class Batch:
         same = self.utterance[here] == self.utterance[there]
         phoneme[here], hz[here] = np.where(same, self.phoneme[there], -1), np.where(same, self.hz[there], np.nan)
         return phoneme, hz
+
+
+def write_shard(
+    table: pl.DataFrame, path: Path, notes: Mapping[str, int] | None = None, quarantine: Sequence[tuple[str, ...]] = ()
+) -> None:
+    """Write one shard of a token table; its footer says what ``load`` adds up: tokens, ``notes`` and ``quarantine``."""
+    about = {"tokens": len(table), "notes": notes or {}, "quarantine": quarantine}
+    store.write_table(table, path, {"about": json.dumps(about)})
 
 
 def load(layout: Layout, codec: str, split: Split | None = None, partial: bool = False) -> Tokens:

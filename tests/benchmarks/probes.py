@@ -97,8 +97,7 @@ def make_tokens(layout: Layout, codec: str) -> None:
         table["phone"] = pl.Series(PHONEMES).gather(phone)
         table["f0_hz"] = pl.Series(np.where(voiced, hz, np.nan), dtype=pl.Float32).fill_nan(None)
         shards.append(f"tokens-{number:05d}.parquet")
-        footer = json.dumps({"tokens": int(n), "notes": {}, "quarantine": []})
-        store.write_table(pl.DataFrame(table), folder / shards[-1], {"about": footer})
+        tokens.write_shard(pl.DataFrame(table), folder / shards[-1])
     store.write_arrays(folder / "codebooks.npz", codebooks=codebooks)
     store.write_json({"frame_rate": rate, "shards": shards, "split": "benchmark"}, folder / "tokens.json")
 
